@@ -1,0 +1,3 @@
+"""Everturn: a chat turn that always finishes."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""The chat service: accepts messages and sees every turn through to its end."""

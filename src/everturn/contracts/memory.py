@@ -1,0 +1,47 @@
+"""Shapes of the agent memory service: `UserMemory` and the entries of a conversation."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from everturn.contracts.chat import Text
+
+MAX_FIELD_CHARS = 2_000
+
+MemoryField = Annotated[Text, Field(max_length=MAX_FIELD_CHARS)]
+
+
+class UserMemory(BaseModel):
+    """What is remembered of a user: how to call them, how to speak to them, what they told."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"name": "Junaid", "preferred_style": "formal", "user_summary": "Junaid lives in Karachi."}]
+        }
+    )
+
+    name: MemoryField
+    preferred_style: MemoryField
+    user_summary: MemoryField
+
+
+class ConversationEntry(BaseModel):
+    """One entry of a conversation. The user's has the time of acceptance, the assistant's the time of the reply."""
+
+    role: Literal["user", "assistant"]
+    content: str
+    timestamp: str
+
+
+class ConversationHistory(BaseModel):
+    """A conversation in the order of its turns."""
+
+    history: list[ConversationEntry]
+
+
+def default_memory(user_id: str) -> UserMemory:
+    """What is known of a user of whom nothing is known yet.
+
+    The name is cut to what a memory field may hold; an id is never longer than that.
+    """
+    return UserMemory(name=user_id, preferred_style="casual", user_summary=f"{user_id} is a new user.")

@@ -1,0 +1,58 @@
+"""The one tree of errors, split by what the caller does about them.
+
+`TransientError`: try again later. `TerminalError`: trying again changes nothing. Messages name the thing and the
+value, are safe to show to a user and to log, and never carry message text, prompts or keys.
+"""
+
+
+class EverturnError(Exception):
+    """Root of all errors that Everturn raises on purpose.
+
+    `kind` is a stable snake_case word that programs can test for; the message is one plain sentence for people.
+    """
+
+    kind = "error"
+
+    def __init__(self, message: str, *, kind: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        if kind is not None:
+            self.kind = kind
+
+
+class TransientError(EverturnError):
+    """The same call may succeed later.
+
+    `retry_after_s` is the number of seconds that the other side asked to be left alone (Retry-After, RFC 9110
+    section 10.2.3), or None where it did not say.
+    """
+
+    kind = "unavailable"
+
+    def __init__(self, message: str, *, kind: str | None = None, retry_after_s: float | None = None) -> None:
+        super().__init__(message, kind=kind)
+        self.retry_after_s = retry_after_s
+
+
+class TerminalError(EverturnError):
+    """The same call will fail again: do not retry."""
+
+    kind = "refused"
+
+
+class ConflictError(EverturnError):
+    """Somebody else changed the thing first (an ETag did not match, a key was already claimed): read and decide again."""
+
+    kind = "conflict"
+
+
+class SettingError(TerminalError):
+    """A setting is missing or wrong; the process cannot start (exit code 2)."""
+
+    kind = "wrong_setting"
+
+
+class StartError(TerminalError):
+    """The process cannot start for a reason outside its settings: a taken port, a locked folder (exit code 1)."""
+
+    kind = "cannot_start"

@@ -1,0 +1,1 @@
+"""The agent memory service: keeps conversations and a summary of each user."""

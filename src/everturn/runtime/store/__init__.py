@@ -1,0 +1,1 @@
+"""Where the embedded runtime keeps everything: one SQLite file, one writer."""

@@ -1,0 +1,1 @@
+"""What the HTTP APIs of both services share: problem details, limits, health, metrics."""
