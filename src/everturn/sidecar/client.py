@@ -114,7 +114,7 @@ class DaprClient:
         await self._call("POST", target, f"topic {topic!r}", to_json(event), headers)
 
     async def invoke(self, app_id: str, method: str, path: str) -> Response:
-        """Call `path` (percent-encoded, without its first slash) of another app; any status but 5xx and 429 is returned."""
+        """Call `path` of another app (percent-encoded, without its first slash). A status of 400 or more is raised."""
         target = f"/v1.0/invoke/{quote(app_id, safe='')}/method/{path}"
         return await self._call(method, target, f"app {app_id!r}")
 

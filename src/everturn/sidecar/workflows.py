@@ -16,7 +16,11 @@ from everturn.sidecar.wire import Transport
 
 class WorkflowClient(Protocol):
     async def schedule_new_workflow(
-        self, workflow: str, *, input: Any = None, instance_id: str | None = None  # noqa: A002 - the SDK's name
+        self,
+        workflow: str,
+        *,
+        input: Any = None,  # noqa: A002 - the SDK's name
+        instance_id: str | None = None,
     ) -> str: ...
 
     async def get_workflow_state(self, instance_id: str, *, fetch_payloads: bool = True) -> WorkflowState | None: ...

@@ -1,0 +1,105 @@
+"""Requests to an ASGI app in the same loop, without a socket (https://asgi.readthedocs.io/en/latest/specs/www.html)."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+from urllib.parse import unquote
+
+from everturn.sidecar.wire import Request, Response
+
+Message = MutableMapping[str, Any]
+AsgiApp = Callable[
+    [MutableMapping[str, Any], Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]
+]
+
+log = logging.getLogger(__name__)
+
+_VERSIONS = {"version": "3.0", "spec_version": "2.4"}
+_HOST = (b"host", b"in-process")
+
+
+class AsgiTransport:
+    """A `Transport` that calls `app`. What the app raises is logged and is a 500 here, as a server would make of it."""
+
+    def __init__(self, app: AsgiApp) -> None:
+        self._app = app
+
+    async def send(self, request: Request) -> Response:
+        exchange = _Exchange(request.body)
+        try:
+            await self._app(_scope(request), exchange.receive, exchange.send)
+        except Exception:  # the edge of the app: whatever it raises is its answer 500
+            log.exception("app_raised", extra={"method": request.method})
+            return Response(500)
+        return exchange.response()
+
+    async def close(self) -> None:
+        """Nothing to close: the app belongs to its owner."""
+
+
+class _Exchange:
+    """One request's body going in and the response's messages coming out."""
+
+    __slots__ = ("_body", "_chunks", "_complete", "_headers", "_request_read", "_status")
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self._request_read = False
+        self._complete = asyncio.Event()
+        self._status = 0
+        self._headers: dict[str, str] = {}
+        self._chunks: list[bytes] = []
+
+    async def receive(self) -> Message:
+        if not self._request_read:
+            self._request_read = True
+            return {"type": "http.request", "body": self._body, "more_body": False}
+        await self._complete.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._status = message["status"]
+            for name, value in message.get("headers", ()):
+                self._add_header(name.decode("latin-1").lower(), value.decode("latin-1"))
+        elif message["type"] == "http.response.body":
+            if chunk := message.get("body", b""):
+                self._chunks.append(chunk)
+            if not message.get("more_body", False):
+                self._complete.set()
+
+    def _add_header(self, name: str, value: str) -> None:
+        # RFC 9110 section 5.3: repeated fields are one list.
+        self._headers[name] = f"{self._headers[name]}, {value}" if name in self._headers else value
+
+    def response(self) -> Response:
+        if self._status == 0 or not self._complete.is_set():
+            log.error("app_gave_no_response")
+            return Response(500)
+        return Response(self._status, self._headers, b"".join(self._chunks))
+
+
+def _scope(request: Request) -> MutableMapping[str, Any]:
+    raw_path, _, query = request.target.partition("?")
+    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in request.headers.items()]
+    if "host" not in request.headers:
+        headers.append(_HOST)
+    if "content-length" not in request.headers and request.body:
+        headers.append((b"content-length", str(len(request.body)).encode()))
+    return {
+        "type": "http",
+        "asgi": _VERSIONS,
+        "http_version": "1.1",
+        "method": request.method,
+        "scheme": "http",
+        "path": unquote(raw_path),
+        "raw_path": raw_path.encode("ascii", "surrogateescape"),
+        "query_string": query.encode("latin-1"),
+        "root_path": "",
+        "headers": headers,
+        "client": ("127.0.0.1", 0),
+        "server": ("in-process", 80),
+        "extensions": {},
+        "state": {},
+    }
