@@ -51,7 +51,8 @@ class Database:
         database = cls(path, asyncio.get_running_loop())
         try:
             with _connect(path) as writer:
-                writer.execute(files("everturn.runtime.store").joinpath("schema.sql").read_text("utf-8"))
+                for schema in _schemas():
+                    writer.execute(schema)
             writer.close()
             database._reader = _connect(path)
         except (apsw.Error, OSError) as error:
@@ -147,6 +148,12 @@ def _settle(batch: list[_Pending[Any]]) -> None:
             pending.done.set_exception(pending.error)
         else:
             pending.done.set_result(pending.result)
+
+
+def _schemas() -> list[str]:
+    """The text of each `schema*.sql` beside this module, in the order of their names."""
+    found = [item for item in files("everturn.runtime.store").iterdir() if item.name.startswith("schema")]
+    return [item.read_text("utf-8") for item in sorted(found, key=lambda item: item.name)]
 
 
 def _connect(path: Path) -> apsw.Connection:
