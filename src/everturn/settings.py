@@ -6,7 +6,16 @@
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AliasChoices,
+    Field,
+    HttpUrl,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from everturn.errors import SettingError
@@ -25,7 +34,12 @@ class Settings(BaseSettings):
     """Every setting of both services and of the embedded runtime."""
 
     model_config = SettingsConfigDict(
-        env_prefix="EVERTURN_", env_file=".env", extra="ignore", frozen=True, populate_by_name=True
+        env_prefix="EVERTURN_",
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        populate_by_name=True,
     )
 
     data_dir: Path = Field(Path(".everturn"), description="folder in which the embedded runtime keeps everything")
@@ -59,7 +73,9 @@ class Settings(BaseSettings):
     save_timeout_s: Seconds = Field(10, description="seconds that one attempt of `save_conversation` may take")
 
     max_text_chars: int = Field(32_000, ge=1, description="longest text of a message, in characters; longer gets 413")
-    history_tokens: int = Field(8_000, ge=1, description="window of history for a model call, in tokens of 4 characters")
+    history_tokens: int = Field(
+        8_000, ge=1, description="window of history for a model call, in tokens of 4 characters"
+    )
     keep_turns_days: float = Field(30, gt=0, description="days that a turn's record, reply and key are kept")
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         ("http://localhost:3000",), description="comma-separated origins that browsers may call from"
@@ -89,7 +105,15 @@ class Settings(BaseSettings):
             return tuple(origin.strip() for origin in value.split(",") if origin.strip())
         return value
 
-    @field_validator("model_base_url", "model_name", "model_api_key", "gemini_api_key", "dapr_api_token", "app_api_token", mode="before")
+    @field_validator(
+        "model_base_url",
+        "model_name",
+        "model_api_key",
+        "gemini_api_key",
+        "dapr_api_token",
+        "app_api_token",
+        mode="before",
+    )
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         return None if isinstance(value, str) and not value.strip() else value
@@ -100,10 +124,18 @@ class Settings(BaseSettings):
             given = "EVERTURN_MODEL_NAME" if self.model_name else "EVERTURN_MODEL_API_KEY"
             raise ValueError(f"{given} is set but EVERTURN_MODEL_BASE_URL is not: set it to the endpoint's base URL")
         if self.model_base_url is not None:
-            if not self.model_base_url.startswith(("http://", "https://")):
-                raise ValueError("EVERTURN_MODEL_BASE_URL must begin with http:// or https://")
+            if not _is_http_url(self.model_base_url):
+                raise ValueError("EVERTURN_MODEL_BASE_URL must be a whole URL that begins with http:// or https://")
             if self.model_name is None:
                 raise ValueError("EVERTURN_MODEL_BASE_URL is set but EVERTURN_MODEL_NAME is not: name the model to use")
+        return self
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> Self:
+        if self.chat_port == self.memory_port:
+            raise ValueError(
+                f"EVERTURN_CHAT_PORT and EVERTURN_MEMORY_PORT are both {self.chat_port}: change one of them"
+            )
         return self
 
 
@@ -117,6 +149,18 @@ def load_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         raise SettingError("; ".join(_sentence(fault) for fault in error.errors(include_url=False))) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingError(
+            f"the file .env cannot be read ({type(error).__name__}): make it a readable UTF-8 file"
+        ) from None
+
+
+def _is_http_url(value: str) -> bool:
+    try:
+        TypeAdapter(HttpUrl).validate_python(value)
+    except ValidationError:
+        return False
+    return True
 
 
 def _sentence(fault: object) -> str:

@@ -1,0 +1,55 @@
+# Everything here needs Python 3.11 or newer, pip and make; the rest is set up on the first run.
+#   PYTHON=python3.12 make up     picks the Python to build the environment with
+#   make up ARGS=--faults         hands options on to the program
+
+SHELL := /bin/sh
+PYTHON ?=
+ARGS ?=
+BIN := .venv/bin
+SETUP := PYTHON='$(PYTHON)' sh tools/setup.sh
+
+.DEFAULT_GOAL := list
+.PHONY: list up test check format bench chaos dapr up-dapr bench-dapr clean
+
+list:
+	@echo 'Everturn: a chat turn that always finishes.'
+	@echo
+	@echo '  make up       start everything and print the addresses'
+	@echo '  make test     run the tests'
+	@echo '  make check    lint, types, imports between rooms, sizes, settings'
+	@echo '  make format   put the code into the house format'
+	@echo '  make clean    remove what make built; conversations in .everturn stay'
+	@echo
+	@echo '  planned: bench, chaos, dapr, up-dapr, bench-dapr'
+
+up:
+	@$(SETUP) runtime
+	@exec $(BIN)/everturn up $(ARGS)
+
+test:
+	@$(SETUP) dev
+	@$(BIN)/pytest $(ARGS)
+
+check:
+	@$(SETUP) dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python tools/check_sizes.py src tests tools
+	$(BIN)/python tools/check_paths.py
+	$(BIN)/python tools/settings_reference.py --check
+
+format:
+	@$(SETUP) dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/python tools/settings_reference.py
+
+bench chaos dapr up-dapr bench-dapr:
+	@echo 'make $@ is planned and not built yet.' >&2; exit 1
+
+clean:
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build
+	@find src tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
+	@echo 'Removed the environment and the caches. Conversations in .everturn stay.'
