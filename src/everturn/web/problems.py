@@ -1,0 +1,158 @@
+"""Errors as `application/problem+json` (RFC 9457), and the one place that maps errors to statuses.
+
+Every body has `type`, `title`, `status` and `detail`; `type` is always `about:blank`, so `title` is the status's own
+phrase (section 4.2.1). No answer repeats what a client sent: it could be a message.
+"""
+
+import logging
+import traceback
+from collections.abc import Mapping
+from http import HTTPStatus
+from math import ceil
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+from pydantic_core import to_json
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from everturn.errors import ConflictError, TransientError
+
+PROBLEM_MEDIA_TYPE = "application/problem+json"
+# Asked of clients where nobody knows better: long enough for a sidecar to come back, short enough for a person.
+_DEFAULT_RETRY_AFTER_S = 1.0
+
+log = logging.getLogger(__name__)
+
+
+class ProblemDetails(BaseModel):
+    """The body of every error; some have more members, such as `turn_id` and `step`."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+
+
+class Problem(HTTPException):
+    """Raised by a route to answer with an error. `extras` are further members of the body.
+
+    A kind of HTTPException, because FastAPI hands only that on untouched from inside the reading of a body.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        extras: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(status, detail, headers)
+        self.extras: Mapping[str, Any] = extras or {}
+
+
+def problem_of(error: Exception) -> Problem:
+    """The problem that answers `error`: the one place where errors become statuses.
+
+    A Problem is itself; wrong input is 422; what may work later is 503 with Retry-After (RFC 9110 section 10.2.3);
+    all else is 500 and says nothing of its cause.
+    """
+    match error:
+        case Problem():
+            return error
+        case HTTPException():
+            return Problem(error.status_code, error.detail, headers=error.headers)
+        case RequestValidationError():
+            return _validation_problem(error)
+        case TransientError():
+            wait_s = _DEFAULT_RETRY_AFTER_S if error.retry_after_s is None else error.retry_after_s
+            return unavailable(error.message, retry_after_s=wait_s)
+        case ConflictError():
+            return unavailable("too many writers at once", retry_after_s=_DEFAULT_RETRY_AFTER_S)
+        case _:
+            return Problem(500, "The server met an unexpected error.")
+
+
+def unavailable(detail: str, *, retry_after_s: float) -> Problem:
+    """A 503 that asks the client to come back after `retry_after_s` seconds (rounded up, at least 1)."""
+    return Problem(503, detail, headers={"retry-after": str(max(1, ceil(retry_after_s)))})
+
+
+def problem_response(problem: Problem) -> Response:
+    """`problem` as an answer."""
+    details = ProblemDetails(
+        title=HTTPStatus(problem.status_code).phrase, status=problem.status_code, detail=problem.detail
+    )
+    body = to_json({**problem.extras, **details.model_dump()})
+    return Response(body, problem.status_code, problem.headers, PROBLEM_MEDIA_TYPE)
+
+
+def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI descriptions of the problems that a route can answer: `responses=problem_responses(404, 409)`."""
+    return {status: _documented(status) for status in statuses}
+
+
+def handle_problems(app: FastAPI) -> None:
+    """Make `app` answer each expected error with its problem; `UnexpectedErrors` answers the rest."""
+
+    async def answer(_: Request, error: Exception) -> Response:
+        return problem_response(problem_of(error))
+
+    for kind in (HTTPException, RequestValidationError, TransientError, ConflictError):
+        app.add_exception_handler(kind, answer)
+
+
+class UnexpectedErrors:
+    """Middleware: an error that nobody expected is logged by its type and place and answered with a bare 500.
+
+    Its message is not logged, because it can hold what a user wrote.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def watched_send(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched_send)
+        except Exception as error:  # noqa: BLE001 - the edge of the request loop
+            log.error("request_failed", extra={"error": type(error).__name__, "at": _place_of(error)})
+            if started:
+                raise ConnectionAbortedError("an answer broke off") from None
+            await problem_response(problem_of(error))(scope, receive, send)
+
+
+def _place_of(error: Exception) -> list[str]:
+    frames = traceback.extract_tb(error.__traceback__)[-5:]
+    return [f"{frame.name}:{frame.lineno}" for frame in frames]
+
+
+def _validation_problem(error: RequestValidationError) -> Problem:
+    faults = [{"field": ".".join(map(str, fault["loc"])), "message": _reason(fault)} for fault in error.errors()]
+    detail = "; ".join(f"{fault['field']}: {fault['message']}" for fault in faults)
+    return Problem(422, detail, extras={"errors": faults})
+
+
+def _reason(fault: Mapping[str, Any]) -> str:
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    return message[:1].lower() + message[1:]
+
+
+def _documented(status: int) -> dict[str, Any]:
+    phrase = HTTPStatus(status).phrase
+    example = ProblemDetails(title=phrase, status=status, detail="One sentence that says what is wrong.").model_dump()
+    content = {"schema": ProblemDetails.model_json_schema(), "example": example}
+    return {"description": phrase, "content": {PROBLEM_MEDIA_TYPE: content}}

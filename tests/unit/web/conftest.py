@@ -1,0 +1,107 @@
+"""One small service on a real socket, with a route for each rule of the web room."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+import httpx2
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry, Counter
+from pydantic import BaseModel, Field, SecretStr
+
+from everturn.contracts.chat import Text
+from everturn.errors import ConflictError, TransientError
+from everturn.web.app import Service, build_app
+from everturn.web.bodies import new_router
+from everturn.web.paths import PathId
+from everturn.web.problems import Problem
+
+LARGE_LIMIT = 3_000_000
+
+
+class Note(BaseModel):
+    text: Text
+    stars: Annotated[int, Field(ge=0)] = 0
+
+
+class Probe:
+    """The service under test and the switch that makes it unready."""
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
+        self.registry = CollectorRegistry()
+        Counter("probes", "Probes seen", registry=self.registry).inc()
+
+    async def readiness(self) -> str | None:
+        return self.reason
+
+    def build(self, token: SecretStr | None = None) -> FastAPI:
+        router = new_router()
+
+        @router.get("/things/{thing_id}")
+        async def get_thing(thing_id: PathId) -> dict[str, str]:
+            return {"id": thing_id}
+
+        @router.post("/things/{thing_id}/cancel")
+        async def cancel_thing(thing_id: PathId) -> dict[str, str]:
+            return {"cancelled": thing_id}
+
+        @router.post("/notes")
+        async def post_note(note: Note) -> Note:
+            return note
+
+        @router.post("/large")
+        async def post_large(note: Note) -> dict[str, int]:
+            return {"length": len(note.text)}
+
+        @router.get("/fail/{how}")
+        async def fail(how: str) -> None:
+            raise {
+                "problem": Problem(409, "it has ended", extras={"turn_id": "t1"}),
+                "transient": TransientError("the store is away", retry_after_s=2.2),
+                "conflict": ConflictError("lost"),
+                "bug": RuntimeError("a secret text"),
+            }[how]
+
+        service = Service(
+            name="Probe Service",
+            summary="For tests",
+            readiness=self.readiness,
+            registry=self.registry,
+            cors_origins=("http://localhost:3000",),
+            token=token,
+            body_limits={"/large": LARGE_LIMIT},
+        )
+        return build_app(service, router)
+
+
+async def _served(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, http="httptools", log_config=None, lifespan="on"))
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        port = listener.getsockname()[1]
+        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+            yield client
+        server.should_exit = True
+        await serving
+
+
+@pytest.fixture
+def probe() -> Probe:
+    return Probe()
+
+
+@pytest.fixture
+async def client(probe: Probe) -> AsyncIterator[httpx2.AsyncClient]:
+    async for client in _served(probe.build()):
+        yield client
+
+
+@pytest.fixture
+async def guarded_client(probe: Probe) -> AsyncIterator[httpx2.AsyncClient]:
+    async for client in _served(probe.build(SecretStr("right"))):
+        yield client

@@ -1,0 +1,96 @@
+from collections.abc import AsyncIterator
+
+import httpx2
+import pytest
+
+from everturn.web.bodies import MAX_BODY_BYTES
+from tests.unit.web.conftest import LARGE_LIMIT
+
+JSON = {"content-type": "application/json"}
+
+
+def note_of(size: int) -> bytes:
+    empty = b'{"text":""}'
+    return b'{"text":"' + b"x" * (size - len(empty)) + b'"}'
+
+
+async def in_chunks(body: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(body), 65_536):
+        yield body[start : start + 65_536]
+
+
+BROKEN = {
+    "no JSON": b"{",
+    "invalid UTF-8": b'{"text":"\xff"}',
+    "a lone surrogate": b'{"text":"\\ud800"}',
+    "an encoded surrogate": b'{"text":"\xed\xa0\x80"}',
+    "NUL": b'{"text":"a\\u0000b"}',
+    "NaN": b'{"text":"a","stars":NaN}',
+    "UTF-16": '{"text":"a"}'.encode("utf-16"),
+    "deep nesting": b'{"text":' + b"[" * 200_000,
+    "deep and closed": b'{"text":' + b"[" * 200_000 + b"]" * 200_000 + b"}",
+    "another shape": b"[]",
+    "nothing": b"",
+    "null": b"null",
+}
+
+
+@pytest.mark.parametrize("body", BROKEN.values(), ids=BROKEN.keys())
+async def test_a_body_that_is_no_note_is_422(client: httpx2.AsyncClient, body: bytes) -> None:
+    response = await client.post("/notes", content=body, headers=JSON)
+
+    assert response.status_code == 422
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(
+    "content_type", ["text/plain", "application/x-www-form-urlencoded", "application/octet-stream"]
+)
+async def test_another_content_type_is_422(client: httpx2.AsyncClient, content_type: str) -> None:
+    response = await client.post("/notes", content=b'{"text":"a"}', headers={"content-type": content_type})
+
+    assert response.status_code == 422
+
+
+async def test_no_content_type_is_422(client: httpx2.AsyncClient) -> None:
+    assert (await client.post("/notes", content=b'{"text":"a"}')).status_code == 422
+
+
+@pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "application/cloudevents+json"])
+async def test_every_kind_of_json_is_read(client: httpx2.AsyncClient, content_type: str) -> None:
+    response = await client.post("/notes", content=b'{"text":"a"}', headers={"content-type": content_type})
+
+    assert response.json() == {"text": "a", "stars": 0}
+
+
+async def test_text_is_kept_exactly(client: httpx2.AsyncClient) -> None:
+    text = " \t\r\n é é 😀 \u2028 </script> "
+
+    assert (await client.post("/notes", json={"text": text})).json()["text"] == text
+
+
+async def test_a_body_of_one_mebibyte_is_read(client: httpx2.AsyncClient) -> None:
+    response = await client.post("/notes", content=note_of(MAX_BODY_BYTES), headers=JSON)
+
+    assert response.status_code == 200
+
+
+async def test_a_body_over_one_mebibyte_is_413(client: httpx2.AsyncClient) -> None:
+    response = await client.post("/notes", content=note_of(MAX_BODY_BYTES + 1), headers=JSON)
+
+    assert response.status_code == 413
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+async def test_a_body_over_one_mebibyte_of_unknown_length_is_413(client: httpx2.AsyncClient) -> None:
+    response = await client.post("/notes", content=in_chunks(note_of(MAX_BODY_BYTES + 1)), headers=JSON)
+
+    assert response.status_code == 413
+    assert response.json()["status"] == 413
+
+
+async def test_a_route_can_take_more(client: httpx2.AsyncClient) -> None:
+    taken = await client.post("/large", content=in_chunks(note_of(LARGE_LIMIT)), headers=JSON)
+    refused = await client.post("/large", content=in_chunks(note_of(LARGE_LIMIT + 1)), headers=JSON)
+
+    assert (taken.status_code, refused.status_code) == (200, 413)
