@@ -1,0 +1,43 @@
+"""The apps that the runtime can reach, each by a transport."""
+
+from dataclasses import dataclass, field
+
+from everturn.errors import TransientError
+from everturn.sidecar.wire import Request, Response, Transport
+
+
+@dataclass(slots=True)
+class AppChannel:
+    """The way to one app. `away`: as if it could not be reached.
+
+    `app_token` goes with every request, so that the app can tell its sidecar from others (APP_API_TOKEN,
+    https://docs.dapr.io/operations/security/app-api-token/).
+    """
+
+    app_id: str
+    transport: Transport
+    app_token: str | None = None
+    away: bool = False
+
+    async def send(self, request: Request) -> Response:
+        """The app's answer. Raises TransientError where none came."""
+        if self.away:
+            raise TransientError(f"cannot reach app {self.app_id!r}", kind="unreachable")
+        if self.app_token is not None:
+            request = Request(
+                request.method, request.target, {**request.headers, "dapr-api-token": self.app_token}, request.body
+            )
+        return await self.transport.send(request)
+
+
+@dataclass(slots=True)
+class AppChannels:
+    """By app id."""
+
+    by_id: dict[str, AppChannel] = field(default_factory=dict)
+
+    def add(self, channel: AppChannel) -> None:
+        self.by_id[channel.app_id] = channel
+
+    def find(self, app_id: str) -> AppChannel | None:
+        return self.by_id.get(app_id)
