@@ -1,0 +1,24 @@
+"""The OpenAI Agents SDK, imported late and kept quiet: no traces, no prompt or reply in its logs."""
+
+import logging
+import os
+
+# The SDK reads these when it is imported (agents/_debug.py, agents/tracing/provider.py).
+_QUIET = {
+    "OPENAI_AGENTS_DISABLE_TRACING": "1",
+    "OPENAI_AGENTS_DONT_LOG_MODEL_DATA": "1",
+    "OPENAI_AGENTS_DONT_LOG_TOOL_DATA": "1",
+}
+# At DEBUG these write whole requests, prompt and all.
+_LOGGERS = ("openai", "openai.agents", "httpx2", "httpcore2")
+
+
+def prepare_sdk() -> None:
+    """Import the Agents SDK with its tracing off for good and its loggers at WARNING. Cheap after the first time."""
+    os.environ.update(_QUIET)
+    import agents  # noqa: PLC0415 - takes seconds, so only where it is needed
+
+    agents.set_tracing_disabled(True)
+    for name in _LOGGERS:
+        logger = logging.getLogger(name)
+        logger.setLevel(max(logging.WARNING, logger.level))
