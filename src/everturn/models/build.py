@@ -1,4 +1,4 @@
-"""The models of a process, from its settings. Nothing here needs a key, and nothing heavy is imported before it is used."""
+"""The models of a process, from its settings. Nothing here needs a key; what is heavy is imported when it is used."""
 
 from typing import TYPE_CHECKING
 
@@ -43,8 +43,6 @@ def build_summary_model(settings: Settings) -> "Model":
 
 
 def warm_up() -> None:
-    """Import what the first model call needs (two to three seconds of CPU), so that a start can do it early, in a thread."""
+    """Import what the first model call needs (two to three seconds of CPU), so that a start can do it early."""
     prepare_sdk()
-    import agents.run_internal.run_loop  # noqa: F401, PLC0415 - the runner imports its loop late
-
-    import everturn.models.endpoint_model  # noqa: F401, PLC0415
+    import everturn.models.endpoint_model  # noqa: F401, PLC0415 - imported late, see prepare_sdk

@@ -5,7 +5,8 @@ No sentence here holds text of the prompt, the reply, the key or the endpoint's 
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from everturn.errors import EverturnError, TerminalError, TransientError
 from everturn.sidecar.client import retry_after_s
@@ -53,12 +54,20 @@ def refused() -> TerminalError:
     return TerminalError("the model refused to answer", kind="refused")
 
 
-def sorted_fault(error: Exception) -> Fault:
-    """The error to raise for whatever a run of the Agents SDK or a call of its model raised.
+@contextmanager
+def sorted_faults() -> Iterator[None]:
+    """Turn whatever a run of the Agents SDK or a call of its model raises into a TransientError or TerminalError.
 
-    Raise it `from None`: causes can hold the prompt or the reply. What is not known is transient: the SDK trips in many
-    ways over answers that are no completions.
+    The cause is hidden: it can hold the prompt or the reply. What is not known is transient: the SDK trips in many ways
+    over answers that are no completions. A cancellation passes through.
     """
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - the edge at which every failure is sorted; none is swallowed
+        raise _sorted(error) from None
+
+
+def _sorted(error: Exception) -> Fault:
     if isinstance(error, TransientError | TerminalError):
         return error
     if isinstance(error, EverturnError):

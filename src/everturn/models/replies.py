@@ -10,7 +10,7 @@ MAX_REPLY_BYTES = 1024 * 1024
 def checked_reply(text: str) -> str:
     """`text` with broken Unicode replaced by U+FFFD, and NUL too, which many stores refuse.
 
-    Raises TransientError (`empty_reply`) for a blank one, TerminalError (`reply_too_large`) for more than 1 MiB of UTF-8.
+    Raises TransientError (`empty_reply`) for a blank one, TerminalError (`reply_too_large`) for one over 1 MiB.
     """
     if not text.strip():
         raise TransientError("the model gave an empty reply", kind="empty_reply")

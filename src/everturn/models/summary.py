@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from everturn.contracts.memory import MAX_FIELD_CHARS
-from everturn.models.faults import refused, sorted_fault
+from everturn.models.faults import refused, sorted_faults
 from everturn.models.replies import checked_reply
 from everturn.models.sdk import prepare_sdk
 from everturn.models.summary_prompt import SummaryTurn, summary_input, summary_instructions
@@ -24,7 +24,7 @@ async def summarise(model: "Model", user_name: str, previous_summary: str, turns
     prepare_sdk()
     from agents import ItemHelpers, ModelSettings, ModelTracing  # noqa: PLC0415 - imported late, see prepare_sdk
 
-    try:
+    with sorted_faults():
         response = await model.get_response(
             summary_instructions(),
             summary_input(user_name, previous_summary, turns),
@@ -37,8 +37,6 @@ async def summarise(model: "Model", user_name: str, previous_summary: str, turns
             conversation_id=None,
             prompt=None,
         )
-    except Exception as error:
-        raise sorted_fault(error) from None  # the cause may hold the prompt
     if any(ItemHelpers.extract_refusal(item) for item in response.output):
         raise refused()
     text = "".join(ItemHelpers.extract_text(item) or "" for item in response.output)
