@@ -27,3 +27,8 @@ def id_fault(value: str) -> str | None:
 def new_id() -> str:
     """A new random id (uuid4, RFC 9562 section 5.4)."""
     return str(uuid.uuid4())
+
+
+def key_part(value: str) -> str:
+    """`value` as a part of a state key: Dapr refuses `||` in keys, so `|` (and the escape itself) are escaped."""
+    return value.replace("%", "%25").replace("|", "%7C")

@@ -1,0 +1,131 @@
+"""The composition root of the chat service: `uvicorn everturn.chat.app:app --port 8010` beside a sidecar, or a part of
+`everturn up`.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from dapr.ext.workflow import WorkflowRuntime
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+
+import everturn.chat.activities  # noqa: F401 - declares the steps
+from everturn.chat.admission import Admission
+from everturn.chat.agent import Assistant
+from everturn.chat.api import chat_router
+from everturn.chat.delivery import register_delivery
+from everturn.chat.instances import TurnInstances
+from everturn.chat.intake import Intake
+from everturn.chat.metrics import ChatMetrics
+from everturn.chat.policies import policies_from
+from everturn.chat.records import TurnRecords
+from everturn.chat.services import TurnServices
+from everturn.chat.session_store import HandOver, SessionStore
+from everturn.chat.steps import register_steps
+from everturn.chat.turn import register_turn
+from everturn.chat.turns import Turns
+from everturn.contracts.memory import ConversationEntry, UserMemory
+from everturn.errors import TransientError
+from everturn.models.build import build_chat_model, model_name
+from everturn.settings import Settings, load_settings
+from everturn.sidecar.client import DaprClient
+from everturn.sidecar.dapr import DaprSidecar
+from everturn.sidecar.wire import Request
+from everturn.sidecar.workflows import Sidecar
+from everturn.web.app import Service, build_app
+
+if TYPE_CHECKING:
+    from agents import Model
+
+
+class WarmedAssistant:
+    """An assistant that is built in a thread at the start: the SDK behind it takes seconds to import."""
+
+    def __init__(self, build: Callable[[], Assistant]) -> None:
+        self._build = build
+        self._built: Assistant | None = None
+
+    async def warm_up(self) -> None:
+        if self._built is None:
+            self._built = await asyncio.to_thread(self._build)
+
+    async def reply(self, memory: UserMemory, window: Sequence[ConversationEntry], text: str) -> str:
+        """As `Assistant.reply`. Raises TransientError before `warm_up` is done."""
+        if self._built is None:
+            raise TransientError("the assistant is still starting", kind="starting")
+        return await self._built.reply(memory, window, text)
+
+
+def create_app(settings: Settings, sidecar: Sidecar | None = None, model: "Model | None" = None) -> FastAPI:
+    """The chat service over `sidecar` (None: a real Dapr sidecar), answering with `model` (None: that of the settings)."""
+    sidecar = sidecar or DaprSidecar(settings)
+    registry = CollectorRegistry()
+    assistant = WarmedAssistant(lambda: Assistant(model or build_chat_model(settings)))
+    services = _services(settings, sidecar, assistant, ChatMetrics(registry))
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await assistant.warm_up()
+        await sidecar.start(_worker(services))
+        try:
+            yield
+        finally:
+            await sidecar.stop()
+            await sidecar.transport.close()
+
+    service = Service(
+        name="DACA Chat Service",
+        summary="A chat turn that always finishes: every message is a durable workflow.",
+        readiness=lambda: _unready(sidecar),
+        registry=registry,
+        cors_origins=settings.cors_origins,
+    )
+    admission = Admission(settings.max_requests, services.metrics)
+    app = build_app(service, chat_router(settings, Intake(services), Turns(services), admission), lifespan=lifespan)
+    app.state.metrics = services.metrics
+    return app
+
+
+def _services(settings: Settings, sidecar: Sidecar, assistant: WarmedAssistant, metrics: ChatMetrics) -> TurnServices:
+    dapr = DaprClient(sidecar.transport)
+    records = TurnRecords(dapr)
+    instances = TurnInstances(sidecar.workflows, policies_from(settings))
+    return TurnServices(
+        settings=settings,
+        dapr=dapr,
+        records=records,
+        sessions=SessionStore(dapr),
+        instances=instances,
+        hand_over=HandOver(records, instances),
+        assistant=assistant,
+        model_name=model_name(settings),
+        metrics=metrics,
+    )
+
+
+def _worker(services: TurnServices) -> WorkflowRuntime:
+    worker = WorkflowRuntime()
+    register_turn(worker)
+    register_delivery(worker)
+    register_steps(worker, services)
+    return worker
+
+
+async def _unready(sidecar: Sidecar) -> str | None:
+    """Why turns cannot be run now. The model is no part of it: accepted turns must resume without it."""
+    try:
+        response = await sidecar.transport.send(Request("GET", "/v1.0/healthz/outbound"))
+    except TransientError as error:
+        return f"the sidecar is away: {error.message}"
+    return None if response.status < 300 else f"the sidecar is not ready: it answered {response.status}"
+
+
+def __getattr__(name: str) -> Any:
+    """`app`, made when it is asked for: importing this module needs no settings, no key and no sidecar."""
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    app = create_app(load_settings())
+    globals()["app"] = app
+    return app

@@ -1,0 +1,75 @@
+"""Sessions in the state store, and the hand-over from one turn of a session to the next."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from everturn.chat.instances import TurnInstances
+from everturn.chat.records import TurnRecords
+from everturn.chat.sessions import Session, parse_session, save_session, session_key
+from everturn.errors import ConflictError, TransientError
+from everturn.sidecar.client import DaprClient, StateItem
+
+MAX_CONFLICTS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSession:
+    """A session with the ETag under which it was read; None where it is new."""
+
+    session: Session
+    etag: str | None
+
+
+def read_session(item: StateItem | None, user_id: str) -> StoredSession:
+    """The session behind `item`; a new one of `user_id` where there is none."""
+    if item is None:
+        return StoredSession(Session(user_id=user_id), None)
+    return StoredSession(parse_session(item), item.etag)
+
+
+class SessionStore:
+    """Reads and changes sessions."""
+
+    def __init__(self, dapr: DaprClient) -> None:
+        self._dapr = dapr
+
+    async def get(self, session_id: str, user_id: str) -> StoredSession:
+        return read_session(await self._dapr.get_state(session_key(session_id)), user_id)
+
+    async def change(self, session_id: str, user_id: str, change: Callable[[Session], Session | None]) -> Session:
+        """Store what `change` makes of the session as it is now, nothing where that is None. Returns what holds then."""
+        for _ in range(MAX_CONFLICTS):
+            stored = await self.get(session_id, user_id)
+            changed = change(stored.session)
+            if changed is None:
+                return stored.session
+            try:
+                await self._dapr.save_state(save_session(session_id, changed, stored.etag))
+            except ConflictError:
+                continue
+            return changed
+        raise TransientError(f"session {session_id!r} is changed too often at once", kind="conflict")
+
+
+class HandOver:
+    """Sees to it that the head of a session's queue runs."""
+
+    def __init__(self, records: TurnRecords, instances: TurnInstances) -> None:
+        self._records = records
+        self._instances = instances
+
+    async def start_head(self, session: Session, *, perhaps_started: bool) -> None:
+        """Start the head's workflow unless the head is paused, has ended, or (`perhaps_started`) has one already.
+
+        Starting twice is harmless, as long as the first has not ended: the engine knows the instance id.
+        """
+        head = session.head
+        if head is None or head.paused:
+            return
+        found = await self._records.find(head.turn_id)
+        if found is None or found.record.outcome is not None:
+            return
+        record = found.record
+        if perhaps_started and await self._instances.state(record.instance_id) is not None:
+            return
+        await self._instances.start(record)
