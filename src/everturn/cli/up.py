@@ -1,0 +1,157 @@
+"""`everturn up`: the runtime and both services in one process and one loop. The composition root of that way to run."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+
+from fastapi import FastAPI
+
+from everturn.chat.app import create_app as create_chat_app
+from everturn.cli.banner import print_banner, print_model_warning, print_slow_start
+from everturn.cli.faults import faults_router
+from everturn.cli.listeners import WebServer, listen
+from everturn.contracts.events import CHAT_APP_ID, MEMORY_APP_ID
+from everturn.errors import TransientError
+from everturn.memory.app import create_app as create_memory_app
+from everturn.runtime.embedded import EmbeddedRuntime, RuntimeOptions
+from everturn.settings import Settings
+from everturn.sidecar.asgi_transport import AsgiTransport
+from everturn.sidecar.wire import Request, Response, Transport
+
+log = logging.getLogger(__name__)
+
+# A start that takes longer says what it is doing.
+_SLOW_START_S = 2.0
+# Of the time for a graceful stop, what requests under way may use; the rest is for the work behind them.
+_SHARE_OF_REQUESTS = 0.8
+_EXIT_AT_ONCE = 0
+
+
+def run_up(settings: Settings, *, faults: bool) -> None:
+    """Run until SIGTERM or Ctrl-C, then stop gracefully; a second Ctrl-C ends the process at once.
+
+    Raises SettingError or StartError where it cannot start.
+    """
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_up(settings, faults=faults))
+
+
+async def _up(settings: Settings, *, faults: bool) -> None:
+    stopping = _stop_signal()
+    loop = asyncio.get_running_loop()
+    slow = loop.call_later(_SLOW_START_S, print_slow_start, settings)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(slow.cancel)
+        deadline = _Deadline(settings.shutdown_s)
+        runtime, servers = await _start(settings, stack, deadline, faults=faults)
+        slow.cancel()
+        print_banner(settings, resumed=runtime.resumed)
+        warning = asyncio.create_task(print_model_warning(settings))
+        await stopping.wait()
+        log.info("stopping", extra={"limit_s": settings.shutdown_s})
+        warning.cancel()
+        deadline.begin()
+        loop.call_later(settings.shutdown_s, _end_at_once)
+        await asyncio.gather(*(server.stop(deadline.left_s() * _SHARE_OF_REQUESTS) for server in servers))
+    log.info("stopped")
+
+
+async def _start(
+    settings: Settings, stack: contextlib.AsyncExitStack, deadline: "_Deadline", *, faults: bool
+) -> tuple[EmbeddedRuntime, list[WebServer]]:
+    """Everything running; `stack` ends it in the reverse order."""
+    listeners = [
+        stack.enter_context(listen(settings.host, settings.memory_port, "EVERTURN_MEMORY_PORT")),
+        stack.enter_context(listen(settings.host, settings.chat_port, "EVERTURN_CHAT_PORT")),
+    ]
+    runtime = await EmbeddedRuntime.open(settings.data_dir, options=RuntimeOptions())
+    stack.push_async_callback(lambda: runtime.stop(deadline.left_s()))
+    memory_channel, chat_channel = _AppChannel(), _AppChannel()
+    memory = create_memory_app(settings, runtime.add_app(MEMORY_APP_ID, memory_channel))
+    chat = create_chat_app(settings, runtime.add_app(CHAT_APP_ID, chat_channel))
+    if faults:
+        memory.include_router(faults_router(runtime))
+    for app, channel in ((memory, memory_channel), (chat, chat_channel)):
+        await stack.enter_async_context(_lifespan(app))
+        channel.connect(app)
+    await runtime.start()
+    servers = [WebServer(app, listener) for app, listener in zip((memory, chat), listeners, strict=True)]
+    for server in servers:
+        server.start()
+    return runtime, servers
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async with app.router.lifespan_context(app):
+        yield
+
+
+class _AppChannel(Transport):
+    """The runtime's way to an app that is made after it: an app needs its sidecar, a sidecar its app."""
+
+    def __init__(self) -> None:
+        self._transport: Transport | None = None
+
+    def connect(self, app: FastAPI) -> None:
+        self._transport = AsgiTransport(app)
+
+    async def send(self, request: Request) -> Response:
+        if self._transport is None:
+            raise TransientError("the app has not started yet", kind="unreachable")
+        return await self._transport.send(request)
+
+    async def close(self) -> None:
+        """Nothing to close: the app belongs to this process."""
+
+
+class _Deadline:
+    """The end of a graceful stop, once one has begun."""
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._at: float | None = None
+
+    def begin(self) -> None:
+        self._at = asyncio.get_running_loop().time() + self._limit_s
+
+    def left_s(self) -> float:
+        if self._at is None:
+            return self._limit_s
+        return max(0.0, self._at - asyncio.get_running_loop().time())
+
+
+def _stop_signal() -> asyncio.Event:
+    """Set by SIGTERM and the first Ctrl-C; the second Ctrl-C ends the process."""
+    stopping = asyncio.Event()
+
+    def interrupted() -> None:
+        if stopping.is_set():
+            _end_at_once()
+        stopping.set()
+
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGINT, interrupted)
+    loop.add_signal_handler(signal.SIGTERM, stopping.set)
+    return stopping
+
+
+def _end_at_once() -> None:
+    """End without waiting for anything: what is acknowledged is on disk, and the next start resumes the rest."""
+    log.warning("ended_at_once")
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(_EXIT_AT_ONCE)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop  # noqa: PLC0415 - there is none for Windows
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
