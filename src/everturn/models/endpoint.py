@@ -14,6 +14,8 @@ from everturn.settings import GEMINI_BASE_URL, GEMINI_MODEL_NAME, Settings
 MAX_BODY_BYTES = 4 * MAX_REPLY_BYTES
 # Longest wait for a connection, in seconds; the step's own limit bounds the whole call.
 _CONNECT_TIMEOUT_S = 10.0
+# The SDK takes these ids for OpenAI's own cloud from the environment; they are nobody else's business.
+_OPENAI_HEADERS = ("openai-organization", "openai-project")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,9 @@ def http_client(endpoint: Endpoint) -> httpx2.AsyncClient:
     """A client that follows no redirects, uses no proxy of the environment, and reads no more than MAX_BODY_BYTES."""
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=64)
     return httpx2.AsyncClient(
-        transport=_CheckedTransport(httpx2.AsyncHTTPTransport(limits=limits, trust_env=False)),
+        transport=_CheckedTransport(
+            httpx2.AsyncHTTPTransport(limits=limits, trust_env=False), with_key=endpoint.api_key is not None
+        ),
         timeout=httpx2.Timeout(endpoint.timeout_s, connect=min(endpoint.timeout_s, _CONNECT_TIMEOUT_S)),
         follow_redirects=False,
         trust_env=False,
@@ -51,10 +55,13 @@ def http_client(endpoint: Endpoint) -> httpx2.AsyncClient:
 class _CheckedTransport(httpx2.AsyncBaseTransport):
     """Gives a checked completion or raises the sorted fault; the body of an error is never read."""
 
-    def __init__(self, inner: httpx2.AsyncBaseTransport) -> None:
+    def __init__(self, inner: httpx2.AsyncBaseTransport, *, with_key: bool) -> None:
         self._inner = inner
+        self._withheld = _OPENAI_HEADERS if with_key else (*_OPENAI_HEADERS, "authorization")
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        for name in self._withheld:
+            request.headers.pop(name, None)
         request.headers["accept-encoding"] = "identity"  # a compressed body has no bound until it is unpacked
         response = await self._inner.handle_async_request(request)
         try:

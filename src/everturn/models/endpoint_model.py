@@ -1,7 +1,7 @@
 """The Agents SDK's chat completions model over one long-lived client. Importing this takes seconds: do it late."""
 
 from agents import OpenAIChatCompletionsModel
-from openai import AsyncOpenAI, Omit
+from openai import AsyncOpenAI
 
 from everturn.models.endpoint import Endpoint, http_client
 
@@ -10,15 +10,10 @@ class EndpointModel(OpenAIChatCompletionsModel):
     """A model at `endpoint`. It never retries by itself: the step's policy governs."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        # The client insists on some key, and takes keys and ids for OpenAI's own cloud from the environment.
-        headers: dict[str, str | Omit] = {"OpenAI-Organization": Omit(), "OpenAI-Project": Omit()}
-        if endpoint.api_key is None:
-            headers["Authorization"] = Omit()
         client = AsyncOpenAI(
             base_url=endpoint.base_url,
-            api_key=endpoint.api_key or "none",
+            api_key=endpoint.api_key or "none",  # it insists on one; without a key of ours, none is sent (http_client)
             max_retries=0,
-            default_headers=headers,  # type: ignore[arg-type] # Omit works, and is the documented way to leave one out
             http_client=http_client(endpoint),
         )
         super().__init__(endpoint.model_name, client)

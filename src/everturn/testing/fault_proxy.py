@@ -1,0 +1,120 @@
+"""A TCP proxy on loopback between two real parties, whose way through a test can refuse, cut and hold."""
+
+import asyncio
+import socket
+import struct
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+_HOST = "127.0.0.1"
+_CHUNK_BYTES = 65_536
+
+
+class FaultProxy:
+    """`async with FaultProxy(upstream_port) as proxy:`, then connect to `proxy.port`. It begins open.
+
+    Byte for byte what comes in on one side goes out on the other, until a method says otherwise.
+    """
+
+    def __init__(self, upstream_port: int, upstream_host: str = _HOST) -> None:
+        self._upstream = (upstream_host, upstream_port)
+        self._server: asyncio.Server | None = None
+        self._port = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self._accepted = 0
+        self._changed = asyncio.Condition()
+
+    @property
+    def port(self) -> int:
+        return self._port
+
+    def refuse(self) -> None:
+        """Reset what is connected and refuse new connections, until `restore`."""
+        self.stop_accepting()
+        self.cut()
+
+    def stop_accepting(self) -> None:
+        """Refuse new connections, until `restore`; those that there are go on."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    def cut(self) -> None:
+        """Reset every connection that there is; new ones are taken."""
+        for writer in list(self._writers):
+            # To linger for zero seconds makes the kernel send RST in place of FIN (socket(7), SO_LINGER).
+            with suppress(OSError):
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
+
+    def hold(self) -> None:
+        """Take connections and bytes and pass nothing on, until `restore`."""
+        self._flowing.clear()
+
+    async def restore(self) -> None:
+        """Let everything through again, on the same port; what was held goes on."""
+        self._flowing.set()
+        if self._server is None:
+            await self._listen()
+
+    async def accepted(self, times: int) -> None:
+        """Return once `times` connections have been taken."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._accepted >= times)
+
+    async def __aenter__(self) -> Self:
+        await self._listen()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop_accepting()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _listen(self) -> None:
+        self._server = await asyncio.start_server(self._on_connection, _HOST, self._port, reuse_address=True)
+        self._port = self._server.sockets[0].getsockname()[1]
+
+    async def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self._writers.add(writer)
+        async with self._changed:
+            self._accepted += 1
+            self._changed.notify_all()
+        try:
+            await self._relay(reader, writer)
+        except (OSError, asyncio.CancelledError):
+            pass  # one side went away, or the proxy is closed
+        finally:
+            self._tasks.discard(task)
+            self._writers.discard(writer)
+            writer.close()
+
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self._flowing.wait()
+        up_reader, up_writer = await asyncio.open_connection(*self._upstream)
+        self._writers.add(up_writer)
+        pumps = [asyncio.create_task(self._pump(reader, up_writer)), asyncio.create_task(self._pump(up_reader, writer))]
+        try:
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for pump in pumps:
+                pump.cancel()
+            await asyncio.gather(*pumps, return_exceptions=True)
+            self._writers.discard(up_writer)
+            up_writer.close()
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(_CHUNK_BYTES):
+            await self._flowing.wait()
+            writer.write(data)
+            await writer.drain()

@@ -1,0 +1,142 @@
+"""A real OpenAI-compatible endpoint on loopback that answers by script and records what it was asked."""
+
+import asyncio
+import json
+import socket
+import struct
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self, assert_never
+
+from everturn.testing.model_answers import Answer, Cut, Endless, Held, Reset, Whole, status
+
+_HOST = "127.0.0.1"
+_CHUNK = b" " * 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRequest:
+    """A request as it came: header names in lower case, the body parsed."""
+
+    path: str
+    headers: Mapping[str, str]
+    body: Any
+
+
+class ModelEndpoint:
+    """`async with ModelEndpoint() as endpoint:`, then point a model at `endpoint.base_url`.
+
+    Answers come from `script`, in order; without one left it is `otherwise`.
+    """
+
+    def __init__(self, *script: Answer, otherwise: Answer | None = None) -> None:
+        self.requests: list[ModelRequest] = []
+        self._script = deque(script)
+        self._otherwise = otherwise or status(500)
+        self._changed = asyncio.Condition()
+        self._connections: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+        self._port = 0
+
+    @property
+    def base_url(self) -> str:
+        return f"http://{_HOST}:{self._port}/v1"
+
+    @property
+    def port(self) -> int:
+        return self._port
+
+    def script(self, *answers: Answer) -> None:
+        """Add `answers` to the script."""
+        self._script.extend(answers)
+
+    async def asked(self, times: int) -> None:
+        """Return once there have been `times` requests."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: len(self.requests) >= times)
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._on_connection, _HOST, self._port)
+        self._port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._server is not None
+        self._server.close()
+        for connection in self._connections:
+            connection.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+        await self._server.wait_closed()
+
+    async def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        try:
+            while (request := await _read_request(reader)) is not None:
+                async with self._changed:
+                    self.requests.append(request)
+                    self._changed.notify_all()
+                answer = self._script.popleft() if self._script else self._otherwise
+                if not await self._give(answer, writer):
+                    break
+        except (ConnectionError, asyncio.CancelledError):
+            pass  # the client went away, or the endpoint is closed
+        finally:
+            self._connections.discard(task)
+            writer.close()
+
+    async def _give(self, answer: Answer, writer: asyncio.StreamWriter) -> bool:
+        """Give `answer`; whether the connection can take another request."""
+        match answer:
+            case Whole():
+                await _send(writer, _head(answer, len(answer.body)) + answer.body)
+                return True
+            case Cut():
+                await _send(writer, _head(Whole(b""), len(answer.body) + 1_000) + answer.body)
+                return False
+            case Reset():
+                _reset(writer)
+                return False
+            case Held():
+                await answer.until.wait()
+                return await self._give(answer.then, writer)
+            case Endless():
+                await _send(writer, b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n")
+                while True:
+                    await _send(writer, _CHUNK)
+            case _:
+                assert_never(answer)
+
+
+async def _send(writer: asyncio.StreamWriter, data: bytes) -> None:
+    writer.write(data)
+    await writer.drain()
+
+
+def _head(answer: Whole, length: int) -> bytes:
+    headers = {"content-type": "application/json", "content-length": str(length), **answer.headers}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"HTTP/1.1 {answer.status} Scripted\r\n{lines}\r\n".encode("latin-1")
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    # To linger for zero seconds makes the kernel send RST in place of FIN (socket(7), SO_LINGER).
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+async def _read_request(reader: asyncio.StreamReader) -> ModelRequest | None:
+    """The next request of a connection, None at its end."""
+    try:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        request_line, *lines = head.rstrip("\r\n").split("\r\n")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        body = await reader.readexactly(int(headers.get("content-length", "0")))
+    except asyncio.IncompleteReadError:
+        return None
+    return ModelRequest(request_line.split(" ")[1], headers, json.loads(body) if body else None)

@@ -1,0 +1,430 @@
+"""The assistant against a real endpoint on a real socket, for everything that an endpoint can do wrong."""
+
+import asyncio
+import json
+import traceback
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+
+from everturn.chat.agent import Assistant
+from everturn.contracts.memory import UserMemory
+from everturn.contracts.times import utc_now
+from everturn.errors import TerminalError, TransientError
+from everturn.models.build import build_chat_model
+from everturn.settings import Settings
+from everturn.testing.fault_proxy import FaultProxy
+from everturn.testing.model_answers import (
+    Answer,
+    Cut,
+    Endless,
+    Held,
+    Reset,
+    Whole,
+    as_json,
+    body_of,
+    completion,
+    status,
+    tool_calls,
+)
+from everturn.testing.model_endpoint import ModelEndpoint
+
+MEMORY = UserMemory(name="Junaid", preferred_style="casual", user_summary="Junaid lives in Karachi.")
+KEY = "canary-key-4711"
+PROMPT = "canary-prompt-4711"
+
+
+def settings_for(base_url: str, *, name: str = "scripted", key: str | None = KEY, timeout_s: float = 30) -> Settings:
+    return Settings.model_validate(
+        {"model_base_url": base_url, "model_name": name, "model_api_key": key, "generate_timeout_s": timeout_s}
+    )
+
+
+@asynccontextmanager
+async def assistant_at(base_url: str, **given: Any) -> AsyncIterator[Assistant]:
+    model = build_chat_model(settings_for(base_url, **given))
+    try:
+        yield Assistant(model)
+    finally:
+        await model.close()
+
+
+async def reply_to(*script: Answer, name: str = "scripted") -> str:
+    async with ModelEndpoint(*script) as endpoint, assistant_at(endpoint.base_url, name=name) as assistant:
+        return await assistant.reply(MEMORY, [], PROMPT)
+
+
+async def transient(*script: Answer) -> TransientError:
+    with pytest.raises(TransientError) as caught:
+        await reply_to(*script)
+    return caught.value
+
+
+async def terminal(*script: Answer) -> TerminalError:
+    with pytest.raises(TerminalError) as caught:
+        await reply_to(*script)
+    return caught.value
+
+
+async def test_a_completion_is_the_reply() -> None:
+    assert await reply_to(completion("Hello, Junaid!")) == "Hello, Junaid!"
+
+
+@pytest.mark.parametrize("code", [408, 409, 425, 429, 500, 502, 503, 504, 529])
+async def test_a_status_that_may_pass_is_transient(code: int) -> None:
+    error = await transient(status(code))
+
+    assert error.kind == f"http_{code}"
+    assert error.retry_after_s is None
+
+
+@pytest.mark.parametrize("code", [400, 401, 402, 403, 404, 413, 422])
+async def test_a_status_that_will_not_pass_is_terminal(code: int) -> None:
+    assert (await terminal(status(code))).kind == f"http_{code}"
+
+
+@pytest.mark.parametrize("code", [429, 500, 503])
+async def test_retry_after_in_seconds_is_passed_on(code: int) -> None:
+    assert (await transient(status(code, retry_after="7"))).retry_after_s == 7
+
+
+async def test_retry_after_as_a_date_is_passed_on() -> None:
+    until = format_datetime(utc_now() + timedelta(seconds=300), usegmt=True)
+
+    error = await transient(status(503, retry_after=until))
+
+    assert error.retry_after_s is not None
+    assert 0 < error.retry_after_s <= 300
+
+
+async def test_retry_after_in_milliseconds_is_passed_on() -> None:
+    assert (await transient(status(429, retry_after_ms="1500"))).retry_after_s == 1.5
+
+
+async def test_a_retry_after_of_ten_minutes_is_still_waited_for() -> None:
+    assert (await transient(status(429, retry_after="600"))).retry_after_s == 600
+
+
+async def test_a_retry_after_of_more_than_ten_minutes_is_terminal() -> None:
+    assert (await terminal(status(429, retry_after="601"))).kind == "retry_after_too_long"
+
+
+async def test_a_failed_call_is_made_once_since_the_policy_of_the_step_governs() -> None:
+    async with ModelEndpoint() as endpoint, assistant_at(endpoint.base_url) as assistant:
+        with pytest.raises(TransientError):
+            await assistant.reply(MEMORY, [], PROMPT)
+
+        assert len(endpoint.requests) == 1
+
+
+@pytest.mark.parametrize("code", [301, 302, 307, 308])
+async def test_a_redirect_is_not_followed(code: int) -> None:
+    async with ModelEndpoint(completion("gold")) as elsewhere:
+        answer = Whole(b"", code, {"location": f"{elsewhere.base_url}/chat/completions"})
+        error = await terminal(answer)
+
+        assert error.kind == "redirected"
+        assert elsewhere.requests == []
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Whole(b"<html>busy</html>", headers={"content-type": "text/html"}),
+        Whole(b""),
+        Whole(b"", 204),
+        Whole(b"[" * 200_000),
+        as_json([]),
+        as_json({}),
+        as_json({"choices": []}),
+        as_json({"choices": None}),
+        as_json({"choices": {"0": 1}}),
+        as_json({"choices": ["text"]}),
+        as_json({"error": {"message": "overloaded"}}),
+        as_json({"error": "overloaded", "choices": [{"message": {"content": "half"}}]}),
+        body_of(None, "stop"),
+        body_of({"role": "assistant", "content": {"text": "hi"}}, "stop"),
+        body_of({"role": "assistant", "content": 7}, "stop"),
+        body_of({"role": "assistant", "content": None, "tool_calls": "get_current_time"}, "tool_calls"),
+        body_of({"role": "assistant", "content": None, "tool_calls": [{"id": "call-1"}]}, "tool_calls"),
+        body_of(
+            {"role": "assistant", "tool_calls": [{"id": "a", "type": "function", "function": {"name": "x"}}]}, "stop"
+        ),
+        Whole(completion("hi").body, headers={"content-encoding": "gzip"}),
+    ],
+)
+async def test_a_200_that_is_no_completion_is_transient(answer: Whole) -> None:
+    assert (await transient(answer)).kind == "bad_reply"
+
+
+@pytest.mark.parametrize("text", [None, "", " \n\t"])
+async def test_an_empty_reply_is_transient(text: str | None) -> None:
+    assert (await transient(completion(text))).kind == "empty_reply"
+
+
+async def test_a_reply_that_ran_out_of_tokens_before_its_first_word_is_transient() -> None:
+    assert (await transient(completion(None, finish_reason="length"))).kind == "bad_reply"
+
+
+async def test_a_reply_that_ran_out_of_tokens_later_is_a_reply() -> None:
+    assert await reply_to(completion("Once upon a", finish_reason="length")) == "Once upon a"
+
+
+async def test_a_refusal_in_words_is_a_reply() -> None:
+    assert await reply_to(completion("I cannot help with that.")) == "I cannot help with that."
+
+
+@pytest.mark.parametrize("text", [None, "", "The first half of"])
+async def test_a_content_filter_is_terminal(text: str | None) -> None:
+    assert (await terminal(completion(text, finish_reason="content_filter"))).kind == "content_filter"
+
+
+async def test_a_refusal_as_such_is_terminal() -> None:
+    assert (await terminal(completion(None, refusal="no"))).kind == "refused"
+
+
+async def test_an_answer_cut_in_the_middle_is_transient() -> None:
+    assert (await transient(Cut())).kind == "connection_cut"
+
+
+async def test_a_reset_is_transient() -> None:
+    assert (await transient(Reset())).kind == "connection_cut"
+
+
+async def test_a_refused_connection_is_transient() -> None:
+    async with ModelEndpoint() as gone:
+        pass
+
+    async with assistant_at(gone.base_url) as assistant:
+        with pytest.raises(TransientError) as caught:
+            await assistant.reply(MEMORY, [], PROMPT)
+
+    assert caught.value.kind == "unreachable"
+
+
+async def test_a_name_without_an_address_is_transient() -> None:
+    async with assistant_at("http://nowhere.invalid/v1") as assistant:
+        with pytest.raises(TransientError) as caught:
+            await assistant.reply(MEMORY, [], PROMPT)
+
+    assert caught.value.kind == "unreachable"
+
+
+async def test_an_endpoint_that_never_answers_is_a_timeout() -> None:
+    held = Held(asyncio.Event(), completion("late"))
+    async with ModelEndpoint(held) as endpoint, assistant_at(endpoint.base_url, timeout_s=0.05) as assistant:
+        with pytest.raises(TransientError) as caught:
+            await assistant.reply(MEMORY, [], PROMPT)
+
+    assert caught.value.kind == "timeout"
+
+
+async def test_a_cancelled_call_hangs_up() -> None:
+    held = Held(asyncio.Event(), completion("late"))
+    async with ModelEndpoint(held, completion("next")) as endpoint, assistant_at(endpoint.base_url) as assistant:
+        call = asyncio.create_task(assistant.reply(MEMORY, [], PROMPT))
+        await endpoint.asked(1)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+
+        assert await assistant.reply(MEMORY, [], PROMPT) == "next"
+
+
+async def test_a_reply_of_exactly_1_mib_is_kept() -> None:
+    text = "é" * (512 * 1024)
+
+    assert await reply_to(completion(text)) == text
+
+
+async def test_a_reply_of_more_than_1_mib_is_terminal() -> None:
+    assert (await terminal(completion("é" * (512 * 1024) + "."))).kind == "reply_too_large"
+
+
+async def test_a_reply_of_10_mb_is_terminal() -> None:
+    assert (await terminal(completion("x" * 10_000_000))).kind == "reply_too_large"
+
+
+async def test_a_reply_that_never_ends_is_terminal() -> None:
+    assert (await terminal(Endless())).kind == "reply_too_large"
+
+
+async def test_broken_utf_8_is_replaced() -> None:
+    answer = completion("good MARK bye")
+
+    assert await reply_to(Whole(answer.body.replace(b"MARK", b"\xff\xfe"))) == "good \ufffd\ufffd bye"
+
+
+async def test_a_lone_surrogate_is_replaced() -> None:
+    assert await reply_to(completion("good \ud83d bye")) == "good \ufffd bye"
+
+
+async def test_a_pair_of_surrogates_is_a_character() -> None:
+    assert await reply_to(completion("good \U0001f600 bye")) == "good \U0001f600 bye"
+
+
+async def test_the_tool_is_run_and_its_result_sent_back() -> None:
+    async with (
+        ModelEndpoint(tool_calls(("get_current_time", "{}")), completion("It is noon.")) as endpoint,
+        assistant_at(endpoint.base_url) as assistant,
+    ):
+        reply = await assistant.reply(MEMORY, [], "What time is it?")
+
+        result = endpoint.requests[1].body["messages"][-1]
+        assert result["role"] == "tool"
+        assert result["tool_call_id"] == "call-1"
+        assert result["content"].endswith("Z")
+
+    assert reply == "It is noon."
+
+
+async def test_thought_signatures_come_back_with_the_result_of_the_tool() -> None:
+    script = (tool_calls(("get_current_time", "{}"), thought_signature="sig-4711"), completion("It is noon."))
+    async with (
+        ModelEndpoint(*script) as endpoint,
+        assistant_at(endpoint.base_url, name="gemini-2.5-flash") as assistant,
+    ):
+        await assistant.reply(MEMORY, [], "What time is it?")
+
+        call = endpoint.requests[1].body["messages"][-2]["tool_calls"][0]
+
+    assert call["extra_content"] == {"google": {"thought_signature": "sig-4711"}}
+
+
+@pytest.mark.parametrize(
+    "arguments", ["{", "7", "[]", '"UTC"', '{"timezone": 7}', '{"timezone": "Mars/Olympus"}', '{"timezone": "../x"}']
+)
+async def test_bad_arguments_of_a_tool_go_back_to_the_model(arguments: str) -> None:
+    script = (tool_calls(("get_current_time", arguments)), completion("Sorry."))
+    async with ModelEndpoint(*script) as endpoint, assistant_at(endpoint.base_url) as assistant:
+        assert await assistant.reply(MEMORY, [], PROMPT) == "Sorry."
+
+        assert "error" in endpoint.requests[1].body["messages"][-1]["content"].lower()
+
+
+async def test_an_unknown_tool_goes_back_to_the_model() -> None:
+    script = (tool_calls(("launch_rocket", "{}")), completion("Sorry."))
+    async with ModelEndpoint(*script) as endpoint, assistant_at(endpoint.base_url) as assistant:
+        assert await assistant.reply(MEMORY, [], PROMPT) == "Sorry."
+
+        result = endpoint.requests[1].body["messages"][-1]
+        assert result["role"] == "tool"
+        assert "launch_rocket" in result["content"]
+
+
+async def test_a_lone_surrogate_in_a_tool_call_can_be_sent_back() -> None:
+    call = tool_calls(("get_current_time", '{"timezone": "\ud83d"}'))
+
+    assert await reply_to(call, completion("Sorry.")) == "Sorry."
+
+
+def rounds_of_tools(count: int) -> list[Answer]:
+    answers = []
+    for number in range(count):
+        body = tool_calls(("get_current_time", "{}")).body
+        answers.append(Whole(body.replace(b"call-1", f"call-{number}".encode())))
+    return list(answers)
+
+
+async def test_ten_rounds_of_tools_are_allowed() -> None:
+    assert await reply_to(*rounds_of_tools(10), completion("Finally.")) == "Finally."
+
+
+async def test_an_eleventh_round_of_tools_is_terminal() -> None:
+    assert (await terminal(*rounds_of_tools(11), completion("Finally."))).kind == "too_many_tool_rounds"
+
+
+async def test_the_key_is_sent() -> None:
+    async with ModelEndpoint(completion("Hi.")) as endpoint, assistant_at(endpoint.base_url) as assistant:
+        await assistant.reply(MEMORY, [], PROMPT)
+
+        assert endpoint.requests[0].headers["authorization"] == f"Bearer {KEY}"
+
+
+async def test_without_a_key_none_is_sent() -> None:
+    async with ModelEndpoint(completion("Hi.")) as endpoint, assistant_at(endpoint.base_url, key=None) as assistant:
+        await assistant.reply(MEMORY, [], PROMPT)
+
+        assert "authorization" not in endpoint.requests[0].headers
+
+
+async def test_keys_and_ids_of_openai_in_the_environment_are_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
+        monkeypatch.setenv(name, "canary-openai")
+    async with ModelEndpoint(completion("Hi.")) as endpoint, assistant_at(endpoint.base_url, key=None) as assistant:
+        await assistant.reply(MEMORY, [], PROMPT)
+
+        assert "canary-openai" not in json.dumps(dict(endpoint.requests[0].headers))
+
+
+async def test_the_connection_is_kept_for_the_next_call() -> None:
+    async with (
+        ModelEndpoint(completion("one"), completion("two")) as endpoint,
+        FaultProxy(endpoint.port) as proxy,
+        assistant_at(f"http://127.0.0.1:{proxy.port}/v1") as assistant,
+    ):
+        await assistant.reply(MEMORY, [], PROMPT)
+        proxy.stop_accepting()
+
+        assert await assistant.reply(MEMORY, [], PROMPT) == "two"
+
+
+async def test_a_model_that_comes_back_answers_again() -> None:
+    async with (
+        ModelEndpoint(otherwise=completion("Hi.")) as endpoint,
+        FaultProxy(endpoint.port) as proxy,
+        assistant_at(f"http://127.0.0.1:{proxy.port}/v1") as assistant,
+    ):
+        proxy.refuse()
+        with pytest.raises(TransientError):
+            await assistant.reply(MEMORY, [], PROMPT)
+        await proxy.restore()
+
+        assert await assistant.reply(MEMORY, [], PROMPT) == "Hi."
+
+
+async def test_a_connection_cut_while_waiting_is_transient() -> None:
+    held = Held(asyncio.Event(), completion("late"))
+    async with (
+        ModelEndpoint(held) as endpoint,
+        FaultProxy(endpoint.port) as proxy,
+        assistant_at(f"http://127.0.0.1:{proxy.port}/v1") as assistant,
+    ):
+        call = asyncio.create_task(assistant.reply(MEMORY, [], PROMPT))
+        await endpoint.asked(1)
+        proxy.cut()
+        with pytest.raises(TransientError) as caught:
+            await call
+
+    assert caught.value.kind == "connection_cut"
+
+
+SECRETS = (KEY, PROMPT, "endpoint's own words", "canary-reply")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        status(500),
+        status(401),
+        Whole(b"canary-reply"),
+        as_json({"error": {"message": "canary-reply"}}),
+        completion("canary-reply", finish_reason="content_filter"),
+        completion(None, refusal="canary-reply"),
+        body_of({"role": "assistant", "content": ["canary-reply"]}, "stop"),
+        completion("canary-reply" * 100_000),
+        Reset(),
+    ],
+)
+async def test_no_error_and_no_log_holds_prompt_reply_or_key(answer: Answer, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+
+    with pytest.raises((TransientError, TerminalError)) as caught:
+        await reply_to(answer)
+
+    written = caught.value.message + "".join(traceback.format_exception(caught.value)) + caplog.text
+    assert [secret for secret in SECRETS if secret in written] == []
