@@ -25,12 +25,25 @@ class Clock(Protocol):
         ...
 
     def call_at(self, when: float, callback: Callable[[], None]) -> Alarm:
-        """Call `callback` in the running loop once `now()` is at or after `when`; never at once, never earlier."""
+        """Call `callback` in the running loop, never at once, when `now()` has come to `when`.
+
+        Where the clock is set back meanwhile: when as much time has passed as was asked for.
+        """
         ...
 
 
+async def wait_until(clock: Clock, when: float) -> None:
+    """Return when an alarm at `when` rings."""
+    rung = asyncio.Event()
+    alarm = clock.call_at(when, rung.set)
+    try:
+        await rung.wait()
+    finally:
+        alarm.cancel()
+
+
 class SystemClock:
-    """The machine's clock. A jump of it moves the alarms along: they ring by wall time, not by elapsed time."""
+    """The machine's clock. Where it jumps, alarms ring by wall time or by elapsed time, whichever is first."""
 
     def now(self) -> float:
         return time.time()
@@ -44,16 +57,18 @@ class _SystemAlarm:
         self._when = when
         self._callback = callback
         self._loop = asyncio.get_running_loop()
+        self._deadline = self._loop.time() + max(0.0, when - time.time())
         self._handle: asyncio.TimerHandle = self._nap()
 
     def cancel(self) -> None:
         self._handle.cancel()
 
     def _nap(self) -> asyncio.TimerHandle:
-        return self._loop.call_later(min(max(0.0, self._when - time.time()), _LONGEST_NAP_S), self._wake)
+        left_s = min(self._when - time.time(), self._deadline - self._loop.time(), _LONGEST_NAP_S)
+        return self._loop.call_later(max(0.0, left_s), self._wake)
 
     def _wake(self) -> None:
-        if time.time() < self._when:
+        if time.time() < self._when and self._loop.time() < self._deadline:
             self._handle = self._nap()
         else:
             self._callback()

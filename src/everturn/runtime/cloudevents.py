@@ -64,7 +64,8 @@ def _new(publication: Publication, now: float) -> dict[str, str]:
 
 
 def _given(body: bytes) -> dict[str, str]:
-    return {name: raw for name, raw in raw_object(body).items() if raw != "null"}
+    # A null attribute is an absent one; null data is data (CloudEvents 1.0 JSON format, sections 2.2 and 3.1).
+    return {name: raw for name, raw in raw_object(body).items() if raw != "null" or name == "data"}
 
 
 def _data(body: bytes, content_type: str) -> dict[str, str]:

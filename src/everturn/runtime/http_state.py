@@ -6,47 +6,52 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from everturn.runtime.dapr_errors import DaprError, malformed
+from everturn.runtime.http_call import JSON, NO_CONTENT, AppView, Call
 from everturn.runtime.raw_json import JsonError, JsonReader
-from everturn.runtime.state import Found, StateStore, Write
-from everturn.sidecar.wire import Request, Response
+from everturn.runtime.state import Found, Write
+from everturn.sidecar.wire import Response
 
 T = TypeVar("T")
 
-NO_CONTENT = Response(204)
-_JSON = {"content-type": "application/json"}
 
-
-def get_state(store: StateStore, key: str) -> Response:
+async def get_state(app: AppView, call: Call) -> Response:
     """200 with the value and its `etag` (without quotes, as Dapr sends it), or 204."""
-    found = store.get(key)
+    found = app.state_store(call.part("store")).get(call.part("key"))
     if found is None:
         return NO_CONTENT
-    headers = {**_JSON, "etag": found.etag}
+    headers = {**JSON, "etag": found.etag}
     if found.expires_at is not None:
         headers["metadata.ttlexpiretime"] = _rfc3339(found.expires_at)
     return Response(200, headers, found.value)
 
 
-def get_bulk_state(store: StateStore, request: Request) -> Response:
+async def get_bulk_state(app: AppView, call: Call) -> Response:
     """An element for each key, in order; `data` is left out where there is none."""
-    keys = _parse(request.body, _read_keys)
-    return Response(200, _JSON, b"[" + b",".join(_bulk_item(key, store.get(key)) for key in keys) + b"]")
+    store = app.state_store(call.part("store"))
+    keys = _parse(call.request.body, _read_keys)
+    return Response(200, JSON, b"[" + b",".join(_bulk_item(key, store.get(key)) for key in keys) + b"]")
 
 
-async def save_state(store: StateStore, request: Request, metadata: Mapping[str, str]) -> Response:
-    writes = _parse(request.body, lambda reader: [_read_upsert(reader, metadata) for _ in reader.elements()])
+async def save_state(app: AppView, call: Call) -> Response:
+    """204 once every item is on disk; an item whose guard does not hold is left out, and makes it 409."""
+    store = app.state_store(call.part("store"))
+    writes = _parse(call.request.body, lambda reader: _read_items(reader, call.metadata))
     if writes:
         await store.save(writes)
     return NO_CONTENT
 
 
-async def delete_state(store: StateStore, key: str, request: Request) -> Response:
-    await store.delete(key, request.headers.get("if-match") or None)
+async def delete_state(app: AppView, call: Call) -> Response:
+    """204, also where there was no such key; 409 where `if-match` does not hold."""
+    store = app.state_store(call.part("store"))
+    await store.delete(call.part("key"), call.request.headers.get("if-match") or None)
     return NO_CONTENT
 
 
-async def transact_state(store: StateStore, request: Request, metadata: Mapping[str, str]) -> Response:
-    writes = _parse(request.body, lambda reader: _read_operations(reader, metadata))
+async def transact_state(app: AppView, call: Call) -> Response:
+    """204 once all operations are on disk; 500 and none of them where a guard does not hold."""
+    store = app.state_store(call.part("store"))
+    writes = _parse(call.request.body, lambda reader: _read_operations(reader, call.metadata))
     if writes:
         await store.transact(writes)
     return NO_CONTENT
@@ -71,6 +76,10 @@ def _read_keys(reader: JsonReader) -> list[str]:
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise JsonError("keys must be a list of strings")
     return keys
+
+
+def _read_items(reader: JsonReader, metadata: Mapping[str, str]) -> list[Write]:
+    return [_read_upsert(reader, metadata) for _ in reader.elements()]
 
 
 def _read_operations(reader: JsonReader, metadata: Mapping[str, str]) -> list[Write]:

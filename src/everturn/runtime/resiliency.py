@@ -40,6 +40,13 @@ class RetryPolicy:
     max_interval_s: float = 60.0
     max_retries: int = -1
 
+    @property
+    def longest_delay_s(self) -> float:
+        """No delay of this policy is longer."""
+        if self.kind == "constant":
+            return self.duration_s
+        return self.max_interval_s * (1 + self.randomization)
+
     def delay_s(self, attempts: int, uniform: Callable[[], float]) -> float | None:
         """Seconds to wait after the attempt number `attempts` (from 1), None where no further one is allowed.
 

@@ -1,58 +1,63 @@
 """A clock that only a test moves."""
 
 import asyncio
-import heapq
 from collections.abc import Callable
-from itertools import count
+from dataclasses import dataclass
+
+
+@dataclass(eq=False, slots=True)
+class ManualAlarm:
+    when: float
+    deadline: float
+    callback: Callable[[], None]
+    waiting: bool = True
+
+    def cancel(self) -> None:
+        self.waiting = False
+
+    def ring(self) -> None:
+        if self.waiting:
+            self.waiting = False
+            self.callback()
 
 
 class ManualClock:
-    """Stands still until `advance`; an alarm rings as soon as the time has been moved past it.
+    """Stands still until it is moved; an alarm rings, in the loop's next round, as soon as it is due.
 
     A `runtime.clock.Clock`.
     """
 
     def __init__(self, start: float = 1_000_000_000.0) -> None:
-        self._now = start
-        self._alarms: list[tuple[float, int, ManualAlarm]] = []
-        self._order = count()
+        self._wall = start
+        self._elapsed = 0.0
+        self._alarms: list[ManualAlarm] = []
 
     def now(self) -> float:
-        return self._now
+        return self._wall
 
-    def call_at(self, when: float, callback: Callable[[], None]) -> "ManualAlarm":
-        alarm = ManualAlarm(callback)
-        heapq.heappush(self._alarms, (when, next(self._order), alarm))
-        self._ring()
+    def call_at(self, when: float, callback: Callable[[], None]) -> ManualAlarm:
+        alarm = ManualAlarm(when, self._elapsed + max(0.0, when - self._wall), callback)
+        self._alarms.append(alarm)
+        self._ring_due()
         return alarm
 
     def advance(self, seconds: float) -> None:
-        """Move the time by `seconds` (backwards too) and ring what is due, in the loop's next round."""
-        self._now += seconds
-        self._ring()
+        """Let `seconds` pass."""
+        self._elapsed += seconds
+        self.jump(seconds)
+
+    def jump(self, seconds: float) -> None:
+        """Set the clock by `seconds`, forward or back, while no time passes."""
+        self._wall += seconds
+        self._ring_due()
 
     @property
     def next_alarm_in_s(self) -> float | None:
         """Seconds until the first alarm that still waits, None where there is none."""
-        while self._alarms and self._alarms[0][2].cancelled:
-            heapq.heappop(self._alarms)
-        return self._alarms[0][0] - self._now if self._alarms else None
+        return min((alarm.when - self._wall for alarm in self._alarms if alarm.waiting), default=None)
 
-    def _ring(self) -> None:
-        while self._alarms and self._alarms[0][0] <= self._now:
-            _, _, alarm = heapq.heappop(self._alarms)
+    def _ring_due(self) -> None:
+        due = [alarm for alarm in self._alarms if alarm.when <= self._wall or alarm.deadline <= self._elapsed]
+        self._alarms = [alarm for alarm in self._alarms if alarm not in due and alarm.waiting]
+        for alarm in sorted(due, key=lambda alarm: alarm.when):
             asyncio.get_running_loop().call_soon(alarm.ring)
-
-
-class ManualAlarm:
-    def __init__(self, callback: Callable[[], None]) -> None:
-        self._callback = callback
-        self.cancelled = False
-
-    def cancel(self) -> None:
-        self.cancelled = True
-
-    def ring(self) -> None:
-        if not self.cancelled:
-            self.cancelled = True
-            self._callback()

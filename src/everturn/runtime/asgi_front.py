@@ -1,0 +1,61 @@
+"""The HTTP front as an ASGI app, to be served on a socket."""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from everturn.runtime.http_front import HttpFront
+from everturn.sidecar.wire import Request
+
+# Dapr's default of --max-body-size.
+_MAX_BODY_BYTES = 4 * 1024 * 1024
+
+_Message = MutableMapping[str, Any]
+_Receive = Callable[[], Awaitable[_Message]]
+_Send = Callable[[_Message], Awaitable[None]]
+
+
+def as_asgi(front: HttpFront) -> Callable[[MutableMapping[str, Any], _Receive, _Send], Awaitable[None]]:
+    """An ASGI app that answers with `front`. A body over 4 MiB gets 413."""
+
+    async def app(scope: MutableMapping[str, Any], receive: _Receive, send: _Send) -> None:
+        if scope["type"] != "http":
+            return
+        body = await _read_body(receive)
+        if body is None:
+            await send({"type": "http.response.start", "status": 413, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+            return
+        response = await front.handle(Request(scope["method"], _target(scope), _headers(scope), body))
+        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in response.headers.items()]
+        if response.status != 204:
+            headers.append((b"content-length", str(len(response.body)).encode()))
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        await send({"type": "http.response.body", "body": response.body})
+
+    return app
+
+
+async def _read_body(receive: _Receive) -> bytes | None:
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size > _MAX_BODY_BYTES:
+            return None
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            return b"".join(chunks)
+
+
+def _target(scope: MutableMapping[str, Any]) -> str:
+    query: bytes = scope["query_string"]
+    path: bytes = scope["raw_path"]
+    return path.decode("latin-1") + (f"?{query.decode('latin-1')}" if query else "")
+
+
+def _headers(scope: MutableMapping[str, Any]) -> dict[str, str]:
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}

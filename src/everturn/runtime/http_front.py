@@ -1,0 +1,104 @@
+"""Dapr's HTTP API for one app: the routing table. Protocol only; every decision is made behind it.
+
+https://docs.dapr.io/reference/api/
+"""
+
+import hmac
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from urllib.parse import parse_qsl
+
+from everturn.runtime import http_handlers, http_state
+from everturn.runtime.dapr_errors import DaprError
+from everturn.runtime.http_call import AppView, BuildingBlocks, Call, json_response
+from everturn.runtime.invoke import invoke_app
+from everturn.sidecar.wire import Request, Response
+
+_Handler = Callable[[AppView, Call], Awaitable[Response]]
+_READ, _WRITE, _DELETE, _ANY = frozenset({"GET"}), frozenset({"POST", "PUT"}), frozenset({"DELETE"}), None
+
+# Methods, pattern below /v1.0/, handler; the first that fits counts. `{x}` is one segment, `{x*}` the rest.
+_ROUTES: tuple[tuple[frozenset[str] | None, str, _Handler], ...] = (
+    (_READ, "healthz", http_handlers.get_health),
+    (_READ, "healthz/outbound", http_handlers.get_outbound_health),
+    (_READ, "metadata", http_handlers.get_metadata),
+    (_WRITE, "state/{store}", http_state.save_state),
+    (_WRITE, "state/{store}/bulk", http_state.get_bulk_state),
+    (_WRITE, "state/{store}/transaction", http_state.transact_state),
+    (_READ, "state/{store}/{key}", http_state.get_state),
+    (_DELETE, "state/{store}/{key}", http_state.delete_state),
+    (_WRITE, "publish/{pubsub}/{topic*}", http_handlers.publish),
+    (_ANY, "invoke/{app}/method/{path*}", http_handlers.invoke),
+    (_READ, "secrets/{store}/bulk", http_handlers.get_bulk_secrets),
+    (_READ, "secrets/{store}/{key}", http_handlers.get_secret),
+)
+_METADATA_PREFIX = "metadata."
+
+
+class HttpFront:
+    """Answers one app's requests to its sidecar. `api_token`: what a caller must show (DAPR_API_TOKEN)."""
+
+    def __init__(self, app_id: str, blocks: BuildingBlocks, *, api_token: str | None = None) -> None:
+        self._app = AppView(app_id, blocks)
+        self._api_token = api_token
+
+    async def handle(self, request: Request) -> Response:
+        """The response to `request`; an error of the API is one too, in Dapr's JSON."""
+        path, _, query = request.target.partition("?")
+        try:
+            if self._api_token is not None and "/healthz" not in path:
+                _check_token(request, self._api_token)
+            if "dapr-app-id" in request.headers:
+                app_id = request.headers["dapr-app-id"]
+                return await invoke_app(self._app.blocks.channels, self._app.app_id, app_id, request)
+            handler, parts = _find_route(request.method, path)
+            return await handler(self._app, Call(request, parts, _metadata(query)))
+        except DaprError as error:
+            return json_response({"errorCode": error.code, "message": error.message}, error.status)
+
+
+def _check_token(request: Request, token: str) -> None:
+    if not hmac.compare_digest(request.headers.get("dapr-api-token", "").encode(), token.encode()):
+        raise DaprError(401, "ERR_PERMISSION_DENIED", "invalid api token")
+
+
+def _pattern(template: str) -> re.Pattern[str]:
+    pattern = re.sub(r"\{(\w+)\*\}", r"(?P<\1>.*)", template)
+    return re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", pattern) + r"\Z", re.DOTALL)
+
+
+def _by_block() -> dict[str, list[tuple[frozenset[str] | None, re.Pattern[str], _Handler]]]:
+    """The table by first segment, so that only a few patterns are tried."""
+    table: dict[str, list[tuple[frozenset[str] | None, re.Pattern[str], _Handler]]] = {}
+    for methods, template, handler in _ROUTES:
+        table.setdefault(template.partition("/")[0], []).append((methods, _pattern(template), handler))
+    return table
+
+
+_ROUTES_BY_BLOCK = _by_block()
+
+
+def _find_route(method: str, path: str) -> tuple[_Handler, Mapping[str, str]]:
+    below = path.removeprefix("/v1.0/")
+    known = False
+    if below != path:
+        for methods, pattern, handler in _ROUTES_BY_BLOCK.get(below.partition("/")[0], ()):
+            if found := pattern.match(below):
+                if methods is None or method in methods:
+                    return handler, found.groupdict()
+                known = True
+    if known:
+        raise DaprError(405, "ERR_BAD_REQUEST", f"method {method} is not allowed here")
+    no_app = "failed getting app id either from the URL path or the header dapr-app-id"
+    raise DaprError(404, "ERR_DIRECT_INVOKE", no_app)
+
+
+def _metadata(query: str) -> dict[str, str]:
+    """The `metadata.*` parameters of a query, without that prefix."""
+    if not query:
+        return {}
+    return {
+        name.removeprefix(_METADATA_PREFIX): value
+        for name, value in parse_qsl(query, keep_blank_values=True)
+        if name.startswith(_METADATA_PREFIX)
+    }
