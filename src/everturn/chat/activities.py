@@ -125,7 +125,7 @@ async def defer_event(call: StepCall) -> None:
 
 @step(HANDLE_ERROR)
 async def handle_error(call: StepCall) -> None:
-    """Tell of a turn that failed for good: in the log, and to the dead letters under an id that is the same each time."""
+    """Tell of a turn that failed for good: in the log, and to the dead letters under an id that never changes."""
     failure = call.details["failure"]
     record = (await call.services.records.get(call.turn_id)).record
     letter = {

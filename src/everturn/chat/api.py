@@ -77,11 +77,14 @@ class _Routes:
             accepted = await _mapped(lambda: self._intake.accept(message, idempotency_key))
             record = accepted.record
             if record.outcome is None and not preferences.respond_async:
-                wait_s = min(self._settings.request_wait_s, preferences.wait_s or self._settings.request_wait_s)
-                record = await self._turns.wait(record.turn_id, wait_s)
+                record = await self._turns.wait(record.turn_id, self._wait_s(preferences))
         if record.outcome is None:
             return _json(await self._turns.view(record.turn_id), 202, _location(record.turn_id))
         return _outcome(record)
+
+    def _wait_s(self, preferences: Preferences) -> float:
+        limit_s = self._settings.request_wait_s
+        return limit_s if preferences.wait_s is None else min(limit_s, preferences.wait_s)
 
     def _check(self, message: Message, idempotency_key: str | None) -> None:
         if not message.text.strip():

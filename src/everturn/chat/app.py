@@ -59,7 +59,7 @@ class WarmedAssistant:
 
 
 def create_app(settings: Settings, sidecar: Sidecar | None = None, model: "Model | None" = None) -> FastAPI:
-    """The chat service over `sidecar` (None: a real Dapr sidecar), answering with `model` (None: that of the settings)."""
+    """The chat service over `sidecar` (None: a real one), answering with `model` (None: that of the settings)."""
     sidecar = sidecar or DaprSidecar(settings)
     registry = CollectorRegistry()
     assistant = WarmedAssistant(lambda: Assistant(model or build_chat_model(settings)))

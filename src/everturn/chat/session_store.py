@@ -37,7 +37,7 @@ class SessionStore:
         return read_session(await self._dapr.get_state(session_key(session_id)), user_id)
 
     async def change(self, session_id: str, user_id: str, change: Callable[[Session], Session | None]) -> Session:
-        """Store what `change` makes of the session as it is now, nothing where that is None. Returns what holds then."""
+        """Store what `change` makes of the session as it is now, nothing where that is None. Returns what holds."""
         for _ in range(MAX_CONFLICTS):
             stored = await self.get(session_id, user_id)
             changed = change(stored.session)
