@@ -77,6 +77,7 @@ class Settings(BaseSettings):
         8_000, ge=1, description="window of history for a model call, in tokens of 4 characters"
     )
     max_requests: int = Field(2_000, ge=1, description="messages that are answered at once; more get 503")
+    keep_workflows_hours: float = Field(24, gt=0, description="hours that the workflow of an ended turn is kept")
     keep_turns_days: float = Field(30, gt=0, description="days that a turn's record, reply and key are kept")
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         ("http://localhost:3000",), description="comma-separated origins that browsers may call from"

@@ -18,6 +18,7 @@ from everturn.chat.api import chat_router
 from everturn.chat.delivery import register_delivery
 from everturn.chat.instances import TurnInstances
 from everturn.chat.intake import Intake
+from everturn.chat.maintenance import purge_for_ever
 from everturn.chat.metrics import ChatMetrics
 from everturn.chat.policies import policies_from
 from everturn.chat.records import TurnRecords
@@ -69,9 +70,11 @@ def create_app(settings: Settings, sidecar: Sidecar | None = None, model: "Model
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await assistant.warm_up()
         await sidecar.start(_worker(services))
+        purging = asyncio.create_task(purge_for_ever(services))
         try:
             yield
         finally:
+            purging.cancel()
             await sidecar.stop()
             await sidecar.transport.close()
 

@@ -1,7 +1,7 @@
 """The end of a turn: its outcome and its leaving the queue are one request; then the session's next turn starts."""
 
 import logging
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from everturn.chat.records import Outcome, TurnRecord, save_record
 from everturn.chat.services import TurnServices
@@ -13,8 +13,6 @@ from everturn.errors import ConflictError, TransientError
 from everturn.sidecar.client import Save
 
 log = logging.getLogger(__name__)
-
-_SECONDS_PER_DAY = 86_400
 
 
 async def end_turn_in_session(
@@ -49,7 +47,8 @@ async def _try_to_end(services: TurnServices, turn_id: str, outcome: Outcome) ->
     session = stored.session.without(turn_id, completed=completed, stored_up_to=record.stored_up_to)
     saves: list[Save] = []
     if record.outcome is None:
-        saves += _final_saves(services, record.model_copy(update={"outcome": outcome}), found.etag)
+        ended = record.model_copy(update={"outcome": outcome})
+        saves.append(save_record(ended, etag=found.etag, ttl_s=record_ttl_s(services, ended, utc_now())))
     if session is not stored.session:
         saves.append(save_session(record.session_id, session, stored.etag))
     if saves:
@@ -62,9 +61,11 @@ async def _try_to_end(services: TurnServices, turn_id: str, outcome: Outcome) ->
     return session, record.outcome is None
 
 
-def _final_saves(services: TurnServices, record: TurnRecord, etag: str) -> list[Save]:
-    ttl_s = int(services.settings.keep_turns_days * _SECONDS_PER_DAY)
-    return [save_record(record, etag=etag, ttl_s=max(1, ttl_s))]
+def record_ttl_s(services: TurnServices, record: TurnRecord, now: datetime) -> int:
+    """Seconds for which the record of an ended turn is still kept; at least 1, since 0 would mean for ever."""
+    ended = datetime.fromisoformat(record.outcome.at) if record.outcome else now
+    kept_until = ended + timedelta(days=services.settings.keep_turns_days)
+    return max(1, int((kept_until - now).total_seconds()))
 
 
 def _count(services: TurnServices, record: TurnRecord, outcome: Outcome) -> None:

@@ -3,7 +3,7 @@
 The one place where the sidecar's gRPC errors are sorted (codes and texts: Dapr's workflow engine, durabletask-go).
 """
 
-from collections.abc import Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import contextmanager
 
 import grpc
@@ -78,6 +78,12 @@ class TurnInstances:
 
     async def resume(self, instance_id: str) -> None:
         await self._steer(self._workflows.resume_workflow(instance_id))
+
+    async def ids(self) -> AsyncIterator[str]:
+        """The ids of all instances of this app, running or ended."""
+        with _sorted_errors():
+            async for instance_id in self._workflows.iter_workflow_instance_ids():
+                yield instance_id
 
     async def purge(self, instance_id: str) -> None:
         await self._steer(self._workflows.purge_workflow(instance_id))

@@ -61,7 +61,8 @@ class Outcome(BaseModel):
 class TurnRecord(BaseModel):
     """A turn on disk. `run` counts its workflows: 1, and one more for each rerun, which begins at `from_step`.
 
-    `stored_up_to`: the memory service has all turns of the session up to this sequence.
+    `stored_up_to`: the memory service has all turns of the session up to this sequence. `past_steps` are those of
+    earlier runs and of a workflow that was purged.
     """
 
     turn_id: str
@@ -79,6 +80,7 @@ class TurnRecord(BaseModel):
     cancel_requested: bool = False
     outcome: Outcome | None = None
     past_steps: list[Step] = Field(default_factory=list)
+    purged: bool = False
 
     @property
     def instance_id(self) -> str:

@@ -120,6 +120,7 @@ class Turns:
                 "outcome": None,
                 "cancel_requested": False,
                 "past_steps": past,
+                "purged": False,
             }
         )
         return rerun, changed
@@ -177,8 +178,9 @@ class Turns:
         return _Standing(record, found.etag, stored, status_of(record, stored.session, workflow))
 
     async def _view(self, standing: _Standing) -> Turn:
-        history = await self._services.instances.history(standing.record.instance_id)
-        return view_of(standing.record, standing.status, history)
+        record = standing.record
+        history = [] if record.purged else await self._services.instances.history(record.instance_id)
+        return view_of(record, standing.status, history)
 
 
 def _with_cancel_requested(record: TurnRecord) -> TurnRecord | None:
