@@ -7,6 +7,8 @@ from everturn.sidecar.wire import Request, Response
 
 # Longer than any step's own time limit, which is what really bounds a call.
 _TIMEOUT_S = 300.0
+# What is handed on is the decoded body, whole.
+_OF_THE_TRANSFER = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 
 
 class HttpTransport:
@@ -30,7 +32,8 @@ class HttpTransport:
             raise TransientError(f"no answer from {self._client.base_url} in time", kind="timeout") from error
         except httpx2.TransportError as error:
             raise TransientError(f"cannot reach {self._client.base_url}", kind="unreachable") from error
-        return Response(response.status_code, dict(response.headers), response.content)
+        headers = {name: value for name, value in response.headers.items() if name not in _OF_THE_TRANSFER}
+        return Response(response.status_code, headers, response.content)
 
     async def close(self) -> None:
         await self._client.aclose()

@@ -1,0 +1,78 @@
+"""The one place where the real sidecar's side touches private names of the SDK's threaded worker (dapr 1.19.0).
+
+That worker runs coroutine activities in a loop of its own thread. A service's activities belong in the service's loop,
+where its clients and locks live: `bridge_coroutines` puts a bridge before each of them.
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from dapr.ext.workflow import WorkflowRuntime
+from dapr.ext.workflow._durabletask.internal.shared import is_async_callable
+from dapr.ext.workflow.aio import DaprWorkflowClient
+
+log = logging.getLogger(__name__)
+
+# Between two tries to start a worker that ended before its stream to the sidecar was open.
+_RESTART_DELAY_S = 1.0
+_JOIN_S = 0.2
+
+
+def bridge_coroutines(worker: WorkflowRuntime, loop: asyncio.AbstractEventLoop) -> None:
+    """Let each coroutine activity registered on `worker` run in `loop`. Plain ones stay in the worker's threads."""
+    activities = worker._WorkflowRuntime__worker._registry.activities  # noqa: SLF001 - see the module's docstring
+    for name, activity in list(activities.items()):
+        if is_async_callable(activity):
+            activities[name] = _bridge(activity, loop)
+
+
+def _bridge(activity: Callable[..., Awaitable[Any]], loop: asyncio.AbstractEventLoop) -> Callable[..., Awaitable[Any]]:
+    async def call(*arguments: Any) -> Any:
+        return await activity(*arguments)
+
+    async def bridged(*arguments: Any) -> Any:
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(call(*arguments), loop))
+
+    return bridged
+
+
+async def close_client(client: DaprWorkflowClient) -> None:
+    """Close the channel of the SDK's asyncio client, which has no method of its own for that."""
+    await client._DaprWorkflowClient__obj.aclose()  # noqa: SLF001 - see the module's docstring
+
+
+class WorkerThread:
+    """Starts the SDK's worker in a thread, since that blocks until the sidecar is there, and keeps trying."""
+
+    def __init__(self, worker: WorkflowRuntime) -> None:
+        self._worker = worker
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="everturn-worker-start", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """Stop the worker, also one that still waits for its sidecar."""
+        self._stopping.set()
+        while True:  # a shutdown that comes before the start does nothing
+            await asyncio.to_thread(self._worker.shutdown)
+            await asyncio.to_thread(self._thread.join, _JOIN_S)
+            if not self._thread.is_alive():
+                return
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._worker.start()
+            except Exception as error:
+                if self._stopping.is_set():
+                    return
+                log.warning("worker_not_started", extra={"reason": type(error).__name__})
+                self._stopping.wait(_RESTART_DELAY_S)
+            else:
+                log.info("worker_started")
+                return
