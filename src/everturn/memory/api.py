@@ -1,0 +1,108 @@
+"""The routes for clients and for the chat service: memories and conversations."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from everturn.contracts.memory import ConversationEntry, ConversationHistory, UserMemory
+from everturn.memory.domain import StoredTurn
+from everturn.memory.stores import Stores
+from everturn.web.bodies import new_router
+from everturn.web.paths import PathId
+from everturn.web.problems import problem_responses
+
+
+class Initialized(BaseModel):
+    status: Literal["success"] = "success"
+    user_id: str
+    metadata: UserMemory
+
+
+class PlacedEntry(ConversationEntry):
+    """An entry and the turn that it belongs to; `turn_id` is null where its event named none."""
+
+    turn_id: str | None
+    sequence: int
+
+
+class ConversationWindow(BaseModel):
+    """The end of a conversation. `last_sequence` is the highest of the whole; 0 where it is empty."""
+
+    history: list[PlacedEntry]
+    last_sequence: int
+
+
+def memory_router(stores: Stores) -> APIRouter:
+    """The routes of the contract for clients."""
+    router = new_router()
+
+    @router.get("/memories/{user_id}", tags=["memories"], summary="What is remembered of a user", responses=_STORE_AWAY)
+    async def get_memory(user_id: PathId) -> UserMemory:
+        return (await stores.users.read(user_id)).memory
+
+    @router.post(
+        "/memories/{user_id}/initialize",
+        tags=["memories"],
+        summary="Replace what is remembered of a user",
+        responses=problem_responses(413, 503),
+    )
+    async def initialize_memory(user_id: PathId, memory: UserMemory) -> Initialized:
+        await stores.users.initialize(user_id, memory)
+        return Initialized(user_id=user_id, metadata=memory)
+
+    @router.get(
+        "/conversations/{session_id}",
+        tags=["conversations"],
+        summary="A conversation, or the end of it",
+        responses=_STORE_AWAY,
+        response_model=ConversationHistory | ConversationWindow,
+    )
+    async def get_conversation(session_id: PathId, window_chars: WindowChars = None) -> Response:
+        body = await _conversation(session_id, window_chars)
+        # Encoded here, once: a long history would be copied several times on its way through response models.
+        return Response(body.model_dump_json(), media_type="application/json")
+
+    async def _conversation(session_id: str, window_chars: int | None) -> ConversationHistory | ConversationWindow:
+        conversation = await stores.conversations.find(session_id)
+        if conversation is None:
+            return _empty(window_chars)
+        if window_chars is None:
+            turns = await stores.reader.history(session_id, conversation)
+            return ConversationHistory(history=[entry for turn in turns for entry in _entries(turn)])
+        turns = await stores.reader.window(session_id, conversation, window_chars)
+        return ConversationWindow(
+            history=[entry for turn in turns for entry in _placed(turn)], last_sequence=conversation.last_sequence
+        )
+
+    return router
+
+
+WindowChars = Annotated[
+    int | None,
+    Query(
+        ge=0,
+        le=2**53,
+        description="Only the last turns that fit into so many characters (the last one in any case), each entry with "
+        "the `turn_id` and `sequence` of its turn.",
+    ),
+]
+
+_STORE_AWAY = problem_responses(503)
+
+
+def _empty(window_chars: int | None) -> ConversationHistory | ConversationWindow:
+    return ConversationHistory(history=[]) if window_chars is None else ConversationWindow(history=[], last_sequence=0)
+
+
+def _entries(turn: StoredTurn) -> list[ConversationEntry]:
+    return [
+        ConversationEntry(role="user", content=turn.message, timestamp=turn.accepted_at),
+        ConversationEntry(role="assistant", content=turn.reply, timestamp=turn.replied_at),
+    ]
+
+
+def _placed(turn: StoredTurn) -> list[PlacedEntry]:
+    place = {"turn_id": turn.turn_id, "sequence": turn.sequence}
+    return [PlacedEntry.model_validate({**entry.model_dump(), **place}) for entry in _entries(turn)]

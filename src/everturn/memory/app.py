@@ -1,0 +1,110 @@
+"""The composition root of the agent memory service: `uvicorn everturn.memory.app:app --port 8001` beside a sidecar, or
+a part of `everturn up`.
+"""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from dapr.ext.workflow import WorkflowRuntime
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+
+from everturn.errors import EverturnError, SettingError
+from everturn.memory.api import memory_router
+from everturn.memory.metrics import MemoryMetrics
+from everturn.memory.refresh import Refresher
+from everturn.memory.stores import Stores
+from everturn.memory.subscriptions import EVENTS_PATH, MAX_EVENT_BYTES, Subscriber, subscription_router
+from everturn.memory.summary import Summaries, register_summary
+from everturn.models.build import build_summary_model
+from everturn.models.summary import SummaryTurn, summarise
+from everturn.settings import Settings, load_settings
+from everturn.sidecar.client import DaprClient
+from everturn.sidecar.dapr import DaprSidecar
+from everturn.sidecar.workflows import Sidecar
+from everturn.web.app import Service, build_app
+
+if TYPE_CHECKING:
+    from agents import Model
+
+
+class LateModel:
+    """The summary model, built in a thread with the first summary: the SDK behind it takes seconds to import."""
+
+    def __init__(self, build: "Callable[[], Model]") -> None:
+        self._build = build
+        self._built: Model | None = None
+        self._building = asyncio.Lock()
+
+    async def summarise(self, user_name: str, previous: str, turns: Sequence[SummaryTurn]) -> str:
+        """As `everturn.models.summary.summarise`."""
+        async with self._building:
+            if self._built is None:
+                self._built = await asyncio.to_thread(self._build)
+        return await summarise(self._built, user_name, previous, turns)
+
+    async def close(self) -> None:
+        if self._built is not None:
+            await self._built.close()
+
+
+def create_app(settings: Settings, sidecar: Sidecar | None = None, model: "Model | None" = None) -> FastAPI:
+    """The memory service over `sidecar` (None: a real Dapr sidecar), with `model` (None: that of the settings)."""
+    surroundings = sidecar or DaprSidecar(settings)
+    dapr = DaprClient(surroundings.transport)
+    registry = CollectorRegistry()
+    metrics = MemoryMetrics(registry)
+    stores = Stores.over(dapr)
+    summaries = Summaries(lambda: surroundings.workflows, stores.conversations)
+    late_model = LateModel(lambda: model or build_summary_model(settings))
+    refresher = Refresher(stores, late_model.summarise, metrics, timeout_s=settings.generate_timeout_s)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        worker = WorkflowRuntime()
+        register_summary(worker, refresher, summaries)
+        await surroundings.start(worker)
+        try:
+            yield
+        finally:
+            await surroundings.stop()
+            await surroundings.transport.close()
+            await late_model.close()
+
+    service = Service(
+        name="DACA Agent Memory Service",
+        summary="What is remembered of users and of their conversations.",
+        readiness=lambda: _unready(dapr),
+        registry=registry,
+        cors_origins=settings.cors_origins,
+        token=settings.app_api_token,
+        body_limits={EVENTS_PATH: MAX_EVENT_BYTES},
+    )
+    router = subscription_router(Subscriber(stores.conversations, summaries, metrics))
+    router.include_router(memory_router(stores))
+    return build_app(service, router, lifespan=lifespan)
+
+
+async def _unready(dapr: DaprClient) -> str | None:
+    """Why events cannot be stored now: the state store is what this service cannot do without."""
+    try:
+        await dapr.get_state("readyz")
+    except EverturnError as error:
+        return f"the state store cannot be read: {error.message}"
+    return None
+
+
+def __getattr__(name: str) -> FastAPI:
+    """`app`, made when it is asked for: importing this module needs no settings, no key and no sidecar."""
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        app = create_app(load_settings())
+    except SettingError as error:
+        sys.stderr.write(f"{error.message}\n")
+        raise SystemExit(2) from None
+    globals()["app"] = app
+    return app
