@@ -1,6 +1,7 @@
 """What `everturn up` tells a person: addresses, folder, model, what was resumed, and one line to try."""
 
 import asyncio
+import os
 import sys
 from urllib.parse import urlsplit
 
@@ -26,13 +27,12 @@ def print_banner(settings: Settings, *, resumed: int) -> None:
         f"at {urlsplit(endpoint.base_url).hostname}" if endpoint else "(GEMINI_API_KEY or EVERTURN_MODEL_* set another)"
     )
     chat = address(settings.host, settings.chat_port)
-    turns = "turn" if resumed == 1 else "turns"
-    _say(f"Everturn {__version__} is running. Ctrl-C stops it.")
+    _say(f"Everturn {__version__} is running as process {os.getpid()}. Ctrl-C stops it.")
     _say(f"  chat service    {chat}  (API: {chat}/docs)")
     _say(f"  memory service  {address(settings.host, settings.memory_port)}")
     _say(f"  data folder     {settings.data_dir.resolve()}")
     _say(f"  model           {model_name(settings)} {where}")
-    _say(f"  resumed {resumed} unfinished {turns}")
+    _say(f"  resumed {resumed} unfinished turns")
     _say("Try:")
     _say(
         f"  curl -X POST {chat}/chat/ -H 'Content-Type: application/json' "
