@@ -1,7 +1,7 @@
 """What a handler of Dapr's HTTP API is given: whose sidecar it is, and the call."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
@@ -11,7 +11,7 @@ from everturn.runtime.clock import Clock
 from everturn.runtime.components import Components
 from everturn.runtime.dapr_errors import DaprError, malformed
 from everturn.runtime.pubsub import Broker
-from everturn.runtime.secrets import SecretStore
+from everturn.runtime.secrets import SecretStore, open_secret_store
 from everturn.runtime.state import StateStore
 from everturn.runtime.store.database import Database
 from everturn.sidecar.wire import Request, Response
@@ -30,7 +30,23 @@ class BuildingBlocks:
     channels: AppChannels
     broker: Broker
     secret_stores: Mapping[str, SecretStore]
-    is_ready: Callable[[], bool]
+
+    @classmethod
+    def over(cls, database: Database, clock: Clock, components: Components) -> "BuildingBlocks":
+        """All that `components` ask for. Raises StartError where a secrets file is missing or wrong."""
+        opened = {
+            name: open_secret_store(component)
+            for name, component in components.components.items()
+            if component.type.startswith("secretstores.")
+        }
+        return cls(
+            database,
+            clock,
+            components,
+            AppChannels(),
+            Broker(database, clock, components),
+            {name: store for name, store in opened.items() if store is not None},
+        )
 
 
 @dataclass(frozen=True, slots=True)

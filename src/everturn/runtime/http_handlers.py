@@ -44,7 +44,7 @@ async def get_bulk_secrets(app: AppView, call: Call) -> Response:
 
 async def get_health(app: AppView, _call: Call) -> Response:
     """204 once the runtime has started."""
-    if not app.blocks.is_ready():
+    if not app.blocks.broker.started:
         raise DaprError(500, "ERR_HEALTH_NOT_READY", "dapr is not ready")
     return NO_CONTENT
 

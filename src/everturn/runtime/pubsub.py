@@ -37,7 +37,7 @@ class Broker:
         self._channels: list[AppChannel] = []
         self._subscribers: list[Subscriber] = []
         self._searches: dict[str, asyncio.Task[None]] = {}
-        self._started = False
+        self.started = False
         self._away = False
 
     async def publish(self, publication: Publication) -> None:
@@ -63,14 +63,25 @@ class Broker:
     def add_app(self, channel: AppChannel) -> None:
         """Deliver to this app, from `start` on, what it subscribes to."""
         self._channels.append(channel)
-        if self._started:
+        if self.started:
             self._search(channel)
 
     def start(self) -> None:
         """Ask each app for its subscriptions, and begin to deliver to those that have answered."""
-        self._started = True
+        self.started = True
         for channel in self._channels:
             self._search(channel)
+
+    async def stop_app(self, app_id: str, limit_s: float) -> None:
+        """Begin no further delivery to this app, let running ones finish within `limit_s`."""
+        search = self._searches.pop(app_id, None)
+        if search is not None:
+            search.cancel()
+            await asyncio.gather(search, return_exceptions=True)
+        leaving = [subscriber for subscriber in self._subscribers if subscriber.app_id == app_id]
+        self._subscribers = [subscriber for subscriber in self._subscribers if subscriber.app_id != app_id]
+        self._channels = [channel for channel in self._channels if channel.app_id != app_id]
+        await asyncio.gather(*(subscriber.stop(limit_s) for subscriber in leaving))
 
     async def subscribed(self, app_id: str) -> None:
         """Returns when the app has said what it subscribes to."""
@@ -78,11 +89,8 @@ class Broker:
 
     async def stop(self, limit_s: float) -> None:
         """Begin no further delivery, let running ones finish within `limit_s`. The rest waits on disk."""
-        self._started = False
-        for search in self._searches.values():
-            search.cancel()
-        await asyncio.gather(*self._searches.values(), return_exceptions=True)
-        await asyncio.gather(*(subscriber.stop(limit_s) for subscriber in self._subscribers))
+        self.started = False
+        await asyncio.gather(*(self.stop_app(channel.app_id, limit_s) for channel in self._channels))
 
     def set_away(self, away: bool) -> None:
         """As if the broker could not be reached: nothing can be published, nothing is delivered."""

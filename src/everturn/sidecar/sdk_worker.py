@@ -68,10 +68,9 @@ class WorkerThread:
         while not self._stopping.is_set():
             try:
                 self._worker.start()
-            except Exception as error:
-                if self._stopping.is_set():
-                    return
-                log.warning("worker_not_started", extra={"reason": type(error).__name__})
+            except Exception as error:  # the loop's edge; that it was stopped is an exception of the SDK too
+                level = logging.DEBUG if self._stopping.is_set() else logging.WARNING
+                log.log(level, "worker_not_started", exc_info=True, extra={"reason": type(error).__name__})
                 self._stopping.wait(_RESTART_DELAY_S)
             else:
                 log.info("worker_started")
