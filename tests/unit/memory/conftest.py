@@ -1,0 +1,64 @@
+"""The stores of the memory service over a real state store: the embedded runtime's, on a real SQLite file."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from everturn.errors import TransientError
+from everturn.memory.stores import Stores
+from everturn.runtime.clock import SystemClock
+from everturn.runtime.components import DEFAULT_COMPONENTS
+from everturn.runtime.http_call import BuildingBlocks
+from everturn.runtime.http_front import HttpFront
+from everturn.runtime.store.database import Database
+from everturn.sidecar.client import DaprClient
+from everturn.sidecar.wire import Request, Response
+
+
+class StateTransport:
+    """A sidecar without sockets whose line can be cut at one write, before it or after it."""
+
+    def __init__(self, front: HttpFront) -> None:
+        self._front = front
+        self.writes: list[int] = []
+        self.reads = 0
+        self.cut_at: int | None = None
+        self.cut_after = False
+        self.is_away = False
+
+    async def send(self, request: Request) -> Response:
+        if self.is_away:
+            raise TransientError("cannot reach the sidecar", kind="unreachable")
+        if request.method == "GET" or request.target.endswith("/bulk"):
+            self.reads += 1
+            return await self._front.handle(request)
+        number = len(self.writes)
+        self.writes.append(len(request.body))
+        if number == self.cut_at and not self.cut_after:
+            raise TransientError("cut before the write", kind="unreachable")
+        response = await self._front.handle(request)
+        if number == self.cut_at:
+            raise TransientError("cut after the write", kind="unreachable")
+        return response
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+@pytest.fixture
+async def transport(tmp_path: Path) -> AsyncIterator[StateTransport]:
+    database = await Database.open(tmp_path / "state.db")
+    blocks = BuildingBlocks.over(database, SystemClock(), DEFAULT_COMPONENTS)
+    yield StateTransport(HttpFront("agent-memory-service", blocks))
+    await database.close()
+
+
+@pytest.fixture
+def dapr(transport: StateTransport) -> DaprClient:
+    return DaprClient(transport)
+
+
+@pytest.fixture
+def stores(dapr: DaprClient) -> Stores:
+    return Stores.over(dapr)
