@@ -135,7 +135,7 @@ class Machine:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "everturn.cli.main",
+            "everturn.cli",
             *arguments,
             cwd=self.folder,
             env={**self.environment(), **settings},

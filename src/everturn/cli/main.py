@@ -125,7 +125,3 @@ def _refuse(sentence: str, code: int) -> int:
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     # Until a command sets its own handler, SIGTERM is what Ctrl-C is: a wish to end, not a failure.
     raise KeyboardInterrupt
-
-
-if __name__ == "__main__":
-    sys.exit(main())

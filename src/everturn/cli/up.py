@@ -68,7 +68,7 @@ async def _start(
         stack.enter_context(listen(settings.host, settings.memory_port, "EVERTURN_MEMORY_PORT")),
         stack.enter_context(listen(settings.host, settings.chat_port, "EVERTURN_CHAT_PORT")),
     ]
-    runtime = await EmbeddedRuntime.open(settings.data_dir, options=RuntimeOptions())
+    runtime = await EmbeddedRuntime.open(settings.data_dir, options=_runtime_options(settings))
     stack.push_async_callback(lambda: runtime.stop(deadline.left_s()))
     memory_channel, chat_channel = _AppChannel(), _AppChannel()
     memory = create_memory_app(settings, runtime.add_app(MEMORY_APP_ID, memory_channel))
@@ -83,6 +83,11 @@ async def _start(
     for server in servers:
         server.start()
     return runtime, servers
+
+
+def _runtime_options(settings: Settings) -> RuntimeOptions:
+    token = settings.app_api_token
+    return RuntimeOptions(app_api_token=token.get_secret_value() if token else None)
 
 
 @contextlib.asynccontextmanager
