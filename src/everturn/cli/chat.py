@@ -87,7 +87,7 @@ class _Conversation:
                 response = send(self._client, request)
             except TransientError as error:
                 give_up_at = self._give_up_at(error, give_up_at)
-                time.sleep(_PAUSE_S)
+                time.sleep(_PAUSE_S)  # noqa: TID251 - nobody can say when a service is back
                 continue
             if response.status_code == 200:
                 return dict(response.json())
