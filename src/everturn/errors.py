@@ -41,7 +41,7 @@ class TerminalError(EverturnError):
 
 
 class ConflictError(EverturnError):
-    """Somebody else changed the thing first (an ETag did not match, a key was already claimed): read and decide again."""
+    """Somebody else changed the thing first (an ETag did not match, a key was claimed already): read, decide again."""
 
     kind = "conflict"
 

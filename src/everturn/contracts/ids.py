@@ -14,7 +14,7 @@ _FORBIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
 def id_fault(value: str) -> str | None:
-    """Say what is wrong with `value` as an id, as the end of a sentence that begins with its name; None if it is fine."""
+    """Say what is wrong with `value` as an id, as the end of a sentence that begins with its name; None where fine."""
     if not value.strip():
         return "must not be blank"
     if len(value) > MAX_ID_CHARS:

@@ -14,5 +14,5 @@ def text_fault(value: str) -> str | None:
 
 
 def without_lone_surrogates(value: str) -> str:
-    """`value` with every lone surrogate replaced by U+FFFD, for text that comes from a model and must be kept anyhow."""
+    """`value` with every lone surrogate replaced by U+FFFD, for text of a model that must be kept anyhow."""
     return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
