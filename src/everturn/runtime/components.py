@@ -117,12 +117,12 @@ class _Resource:
     def refuse(self, what: str) -> NoReturn:
         raise StartError(f"component file {str(self.file)!r}: {what}")
 
-    def get(self, path: str, default: Any = None) -> Any:
-        """The value at a dotted path, `default` where a part of it is missing."""
+    def get(self, path: str, *names: str, default: Any = None) -> Any:
+        """The value at a dotted path and then `names`, `default` where a part of it is missing."""
         at: Any = self.body
-        for name in path.split("."):
+        for name in [*path.split("."), *names]:
             if not isinstance(at, Mapping):
-                self.refuse(f"{path} must be a mapping up to its last part")
+                self.refuse(f"{'.'.join([path, *names])} must be a mapping up to its last part")
             at = at.get(name)
             if at is None:
                 return default
@@ -134,14 +134,14 @@ class _Resource:
             self.refuse(f"{path} is missing")
         return value
 
-    def mapping(self, path: str) -> Mapping[str, Any]:
-        value = self.get(path, {})
+    def mapping(self, path: str, *names: str) -> Mapping[str, Any]:
+        value = self.get(path, *names, default={})
         if not isinstance(value, Mapping):
-            self.refuse(f"{path} must be a mapping")
+            self.refuse(f"{'.'.join([path, *names])} must be a mapping")
         return value
 
     def scopes(self) -> frozenset[str]:
-        value = self.get("scopes", [])
+        value = self.get("scopes", default=[])
         if not isinstance(value, list) or not all(isinstance(scope, str) for scope in value):
             self.refuse("scopes must be a list of app ids")
         return frozenset(value)
@@ -168,13 +168,13 @@ def _component(resource: _Resource) -> Component:
     name, kind = resource.text("metadata.name"), resource.text("spec.type")
     if not kind.startswith(_USED_TYPES):
         log.warning("component_not_supported", extra={"component": name, "component_type": kind})
-    items = resource.get("spec.metadata", [])
+    items = resource.get("spec.metadata", default=[])
     if not isinstance(items, list):
         resource.refuse("spec.metadata must be a list")
     return Component(
         name,
         kind,
-        str(resource.get("spec.version", "v1")),
+        str(resource.get("spec.version", default="v1")),
         dict(_metadata_item(resource, item) for item in items),
         resource.scopes(),
     )
@@ -203,13 +203,10 @@ def _subscription(resource: _Resource) -> Subscription:
 
 
 def _delivery_retries(resource: _Resource) -> dict[str, RetryPolicy]:
-    policies = {
-        name: _retry_policy(resource, f"spec.policies.retries.{name}")
-        for name in resource.mapping("spec.policies.retries")
-    }
+    policies = {name: _retry_policy(resource, name) for name in resource.mapping("spec.policies.retries")}
     found: dict[str, RetryPolicy] = {}
     for name in resource.mapping("spec.targets.components"):
-        policy = resource.get(f"spec.targets.components.{name}.inbound.retry")
+        policy = resource.get("spec.targets.components", name, "inbound", "retry")
         if policy is None:
             continue
         if policy not in policies:
@@ -218,8 +215,9 @@ def _delivery_retries(resource: _Resource) -> dict[str, RetryPolicy]:
     return found
 
 
-def _retry_policy(resource: _Resource, path: str) -> RetryPolicy:
-    given = resource.mapping(path)
+def _retry_policy(resource: _Resource, name: str) -> RetryPolicy:
+    path = f"spec.policies.retries.{name}"
+    given = resource.mapping("spec.policies.retries", name)
     kind = given.get("policy", "constant")
     if kind not in ("constant", "exponential"):
         resource.refuse(f"{path}.policy must be constant or exponential")

@@ -1,0 +1,63 @@
+"""One process for a data folder."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from everturn.errors import StartError
+from everturn.runtime.lock import FolderLock
+
+
+def test_a_folder_in_use_is_refused_and_its_process_named(tmp_path: Path) -> None:
+    held = FolderLock.take(tmp_path)
+
+    with pytest.raises(StartError) as raised:
+        FolderLock.take(tmp_path)
+
+    held.release()
+    assert f"is in use by process {os.getpid()}: stop it or set EVERTURN_DATA_DIR" in raised.value.message
+
+
+def test_a_released_folder_can_be_taken_again(tmp_path: Path) -> None:
+    FolderLock.take(tmp_path).release()
+
+    FolderLock.take(tmp_path).release()
+
+
+def test_the_lock_ends_with_its_process(tmp_path: Path) -> None:
+    code = (
+        "import os, sys, pathlib; from everturn.runtime.lock import FolderLock; "
+        "lock = FolderLock.take(pathlib.Path(sys.argv[1])); os.kill(os.getpid(), 9)"
+    )
+
+    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+
+    assert killed.returncode == -9
+    FolderLock.take(tmp_path).release()
+
+
+def test_a_missing_folder_is_made(tmp_path: Path) -> None:
+    FolderLock.take(tmp_path / "a" / "b").release()
+
+    assert (tmp_path / "a" / "b").is_dir()
+
+
+def test_a_folder_that_cannot_be_is_refused_in_plain_words(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+
+    with pytest.raises(StartError, match=r"cannot write to the data folder .* set EVERTURN_DATA_DIR"):
+        FolderLock.take(file)
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_write_permission_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+
+    with pytest.raises(StartError, match="cannot write to the data folder"):
+        FolderLock.take(tmp_path)
+
+    tmp_path.chmod(0o700)
