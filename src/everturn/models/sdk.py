@@ -2,6 +2,7 @@
 
 import logging
 import os
+from functools import cache
 
 # The SDK reads these when it is imported (agents/_debug.py, agents/tracing/provider.py).
 _QUIET = {
@@ -13,8 +14,9 @@ _QUIET = {
 _LOGGERS = ("openai", "openai.agents", "httpx2", "httpcore2")
 
 
+@cache
 def prepare_sdk() -> None:
-    """Import the Agents SDK with its tracing off for good and its loggers at WARNING. Cheap after the first time."""
+    """Import the Agents SDK, once, with its tracing off for good and its loggers at WARNING."""
     os.environ.update(_QUIET)
     import agents  # noqa: PLC0415 - takes seconds, so only where it is needed
 

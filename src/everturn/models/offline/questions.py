@@ -60,7 +60,7 @@ _POLITE = (
             r"^\W*(?:hi|hiya|hello|hey|howdy|greetings|salaa?m|as-?salam\w*|good (?:morning|afternoon|evening|day))\b"
         ),
     ),
-    (Topic.FAREWELL, rule(r"\b(?:good ?bye|bye|see you|good night)\b")),
+    (Topic.FAREWELL, rule(r"\b(?:goodbye|good bye|bye|see you|good night)\b")),
 )
 
 

@@ -5,7 +5,8 @@ import re
 # A longer sentence states no fact that we could read, and costs time to look at.
 MAX_SENTENCE_CHARS = 500
 
-_END = re.compile(r"[.!?…]+[\"')\]]?(?=\s)|[\n;]+")
+# The look back keeps a long row of marks from being read again from each of them.
+_END = re.compile(r"(?<![.!?…])[.!?…]++[\"')\]]?(?=\s)|[\n;]+")
 # A full stop after one of these, or after a single letter, does not end a sentence.
 _ABBREVIATIONS = frozenset(
     {"st", "mr", "mrs", "ms", "dr", "prof", "jr", "sr", "vs", "no", "mt", "ft", "ave", "etc", "approx"}

@@ -16,7 +16,7 @@ _LIVE_IN = (
 
 # Each begins a clause of its own. Its last group is open-ended and is cut afterwards.
 _PATTERNS = (
-    r"(?:(?:remember|do ?n[o']t forget)(?: that\b|\s?:)?|(?:keep in mind|note)(?: that\b|\s?:)) (?P<note>\S.*)",
+    r"(?:(?:remember|(?:do not|don't) forget)(?: that\b|\s?:)?|(?:keep in mind|note)(?: that\b|\s?:)) (?P<note>\S.*)",
     r"(?:you (?:can|may|should) )?call me (?P<name>\S.*)",
     r"(?:my name(?: is|'s)|i am called|i'm called) (?P<named>\S.*)",
     rf"(?:{_LIVE_IN}) (?P<home>\S.*)",
@@ -27,7 +27,7 @@ _PATTERNS = (
 _STATEMENT = rule(rf"(?<![\w'])(?:{'|'.join(_PATTERNS)})")
 
 _STARTS = (
-    r"(?:please )?(?:remember|do ?n[o']t forget)\b|(?:you can )?call me\b|my \w"
+    r"(?:please )?(?:remember|(?:do not|don't) forget)\b|(?:you can )?call me\b|my \w"
     rf"|i {_ADVERBS}(?:live|reside|moved|like|love|enjoy|hate|dislike|don't|do not)\b|(?:i'm|i am|i've) "
 )
 _ASKS = (
