@@ -1,0 +1,88 @@
+"""Who runs workflow code and activities. `LocalWorker` does it in this process, in the service's own loop."""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+from everturn.runtime.sdk import (
+    ActivityRequest,
+    HistoryEvent,
+    PropagatedHistory,
+    Registered,
+    Replay,
+    TaskFailureDetails,
+    WorkflowRuntime,
+    new_failure_details,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowRequest:
+    """A turn for a worker: replay `past_events`, then take `new_events`. Neither may be changed or kept."""
+
+    instance_id: str
+    execution_id: str
+    past_events: Sequence[HistoryEvent]
+    new_events: Sequence[HistoryEvent]
+    propagated: PropagatedHistory | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityOutcome:
+    """`result` is JSON or None; `failure` is not None where the activity failed."""
+
+    result: str | None = None
+    failure: TaskFailureDetails | None = None
+
+
+class Worker(Protocol):
+    """An app's worker, here or behind a stream. At most one turn of an instance is out at a time."""
+
+    async def run_workflow(self, request: WorkflowRequest) -> Replay:
+        """Replay a workflow.
+
+        Raises TransientError (kind `worker_lost`) where no answer will come; the turn is then sent out again.
+        """
+        ...
+
+    async def run_activity(self, request: ActivityRequest) -> ActivityOutcome:
+        """Run an activity to its end; its own errors are an outcome.
+
+        Raises TransientError (kind `worker_lost`) where no answer will come; it is then sent out again.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of threads. Called once, after the last request."""
+        ...
+
+
+class LocalWorker:
+    """Runs what is registered on a `WorkflowRuntime`: turns and coroutine activities in the loop, others in threads."""
+
+    def __init__(self, runtime: WorkflowRuntime) -> None:
+        self._registered = Registered(runtime)
+        self._threads: ThreadPoolExecutor | None = None
+
+    async def run_workflow(self, request: WorkflowRequest) -> Replay:
+        return self._registered.replay(request.instance_id, request.past_events, request.new_events, request.propagated)
+
+    async def run_activity(self, request: ActivityRequest) -> ActivityOutcome:
+        try:
+            if self._registered.is_coroutine_activity(request.name):
+                return ActivityOutcome(await self._registered.await_activity(request))
+            run = asyncio.get_running_loop().run_in_executor
+            return ActivityOutcome(await run(self._thread_pool(), self._registered.run_activity, request))
+        except Exception as error:  # noqa: BLE001 - an activity's failure is its workflow's business
+            return ActivityOutcome(failure=new_failure_details(error))
+
+    def close(self) -> None:
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _thread_pool(self) -> ThreadPoolExecutor:
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self._registered.thread_count, "everturn-activity")
+        return self._threads
