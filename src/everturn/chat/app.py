@@ -30,12 +30,13 @@ from everturn.chat.turns import Turns
 from everturn.contracts.memory import ConversationEntry, UserMemory
 from everturn.errors import TransientError
 from everturn.models.build import build_chat_model, model_name
-from everturn.settings import Settings, load_settings
+from everturn.settings import Settings
 from everturn.sidecar.client import DaprClient
 from everturn.sidecar.dapr import DaprSidecar
 from everturn.sidecar.wire import Request
 from everturn.sidecar.workflows import Sidecar
 from everturn.web.app import Service, build_app
+from everturn.web.standalone import standalone_app
 
 if TYPE_CHECKING:
     from agents import Model
@@ -129,6 +130,6 @@ def __getattr__(name: str) -> Any:
     """`app`, made when it is asked for: importing this module needs no settings, no key and no sidecar."""
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    app = create_app(load_settings())
+    app = standalone_app(create_app)
     globals()["app"] = app
     return app

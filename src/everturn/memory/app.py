@@ -3,7 +3,6 @@ a part of `everturn up`.
 """
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ from dapr.ext.workflow import WorkflowRuntime
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
-from everturn.errors import EverturnError, SettingError
+from everturn.errors import EverturnError
 from everturn.memory.api import memory_router
 from everturn.memory.metrics import MemoryMetrics
 from everturn.memory.refresh import Refresher
@@ -21,11 +20,12 @@ from everturn.memory.subscriptions import EVENTS_PATH, MAX_EVENT_BYTES, Subscrib
 from everturn.memory.summary import Summaries, register_summary
 from everturn.models.build import build_summary_model
 from everturn.models.summary import SummaryTurn, summarise
-from everturn.settings import Settings, load_settings
+from everturn.settings import Settings
 from everturn.sidecar.client import DaprClient
 from everturn.sidecar.dapr import DaprSidecar
 from everturn.sidecar.workflows import Sidecar
 from everturn.web.app import Service, build_app
+from everturn.web.standalone import standalone_app
 
 if TYPE_CHECKING:
     from agents import Model
@@ -101,10 +101,6 @@ def __getattr__(name: str) -> FastAPI:
     """`app`, made when it is asked for: importing this module needs no settings, no key and no sidecar."""
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        app = create_app(load_settings())
-    except SettingError as error:
-        sys.stderr.write(f"{error.message}\n")
-        raise SystemExit(2) from None
+    app = standalone_app(create_app)
     globals()["app"] = app
     return app
