@@ -198,6 +198,7 @@ async def test_a_wrong_key_is_no_reason_to_leave_turns_out(
 async def test_an_initialize_meanwhile_wins_and_the_summary_goes_on_from_it(
     stores: Stores, refresher: Refresher, scribe: Scribe
 ) -> None:
+    await stores.users.initialize("u", UserMemory(name="Ann", preferred_style="formal", user_summary="Old."))
     await say(stores, "a", 1)
     initialized = UserMemory(name="Bo", preferred_style="brief", user_summary="New.")
     scribe.interrupt = lambda: stores.users.initialize("u", initialized)

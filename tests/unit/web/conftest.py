@@ -81,6 +81,7 @@ class Probe:
 async def _served(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
+        listener.listen()  # so that a client can connect before the server accepts
         server = uvicorn.Server(uvicorn.Config(app, http="httptools", log_config=None, lifespan="on"))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         port = listener.getsockname()[1]

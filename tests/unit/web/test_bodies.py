@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import AsyncIterator
 
 import httpx2
@@ -25,7 +26,7 @@ BROKEN = {
     "a lone surrogate": b'{"text":"\\ud800"}',
     "an encoded surrogate": b'{"text":"\xed\xa0\x80"}',
     "NUL": b'{"text":"a\\u0000b"}',
-    "NaN": b'{"text":"a","stars":NaN}',
+    "NaN": b'{"text":"a","unknown":NaN}',
     "UTF-16": '{"text":"a"}'.encode("utf-16"),
     "deep nesting": b'{"text":' + b"[" * 200_000,
     "deep and closed": b'{"text":' + b"[" * 200_000 + b"]" * 200_000 + b"}",
@@ -87,6 +88,17 @@ async def test_a_body_over_one_mebibyte_of_unknown_length_is_413(client: httpx2.
 
     assert response.status_code == 413
     assert response.json()["status"] == 413
+
+
+async def test_an_announced_body_that_is_too_large_is_refused_before_it_is_sent(client: httpx2.AsyncClient) -> None:
+    reader, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
+    writer.write(b"POST /notes HTTP/1.1\r\nhost: probe\r\ncontent-length: %d\r\n\r\n" % (MAX_BODY_BYTES + 1))
+
+    async with asyncio.timeout(20):
+        status = await reader.readline()
+
+    writer.close()
+    assert status.split()[1] == b"413"
 
 
 async def test_a_route_can_take_more(client: httpx2.AsyncClient) -> None:

@@ -65,6 +65,16 @@ async def test_an_unexpected_error_is_logged_without_its_text(
     assert "a secret text" not in caplog.text
 
 
+@pytest.mark.parametrize("how", ["problem", "transient", "conflict"])
+async def test_an_expected_error_is_not_logged_as_a_failure(
+    client: httpx2.AsyncClient, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    with caplog.at_level(logging.INFO):
+        await client.get(f"/fail/{how}")
+
+    assert "request_failed" not in caplog.text
+
+
 async def test_an_unexpected_error_keeps_its_cors_headers(client: httpx2.AsyncClient) -> None:
     response = await client.get("/fail/bug", headers={"origin": "http://localhost:3000"})
 
