@@ -75,7 +75,9 @@ class _JsonLines(logging.Formatter):
             "event": _event(record),
             "logger": record.name,
         }
-        return jsonlib.dumps(_fields(record) | _error(record) | fields, ensure_ascii=True, default=_shown)
+        extras = _fields(record) | _error(record)
+        # Ours first, and an extra of the same name does not replace them.
+        return jsonlib.dumps(fields | {k: v for k, v in extras.items() if k not in fields}, ensure_ascii=True)
 
 
 class _Readable(logging.Formatter):

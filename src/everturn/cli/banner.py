@@ -41,7 +41,7 @@ def print_banner(settings: Settings, *, resumed: int) -> None:
 
 
 def print_slow_start(settings: Settings) -> None:
-    _say(f"Still starting: reading what was left unfinished in {settings.data_dir.resolve()} …")
+    _say(f"Still starting: loading the agent, and what was left unfinished in {settings.data_dir.resolve()} …")
 
 
 async def print_model_warning(settings: Settings) -> None:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from fastapi import FastAPI
 
 from everturn.chat.app import create_app as create_chat_app
+from everturn.chat.turn import CHAT_WORKFLOW
 from everturn.cli.banner import print_banner, print_model_warning, print_slow_start
 from everturn.cli.faults import faults_router
 from everturn.cli.listeners import WebServer, listen
@@ -49,7 +50,7 @@ async def _up(settings: Settings, *, faults: bool) -> None:
         deadline = _Deadline(settings.shutdown_s)
         runtime, servers = await _start(settings, stack, deadline, faults=faults)
         slow.cancel()
-        print_banner(settings, resumed=runtime.resumed)
+        print_banner(settings, resumed=runtime.resumed_of(CHAT_WORKFLOW))
         warning = asyncio.create_task(print_model_warning(settings))
         await stopping.wait()
         log.info("stopping", extra={"limit_s": settings.shutdown_s})
@@ -57,6 +58,7 @@ async def _up(settings: Settings, *, faults: bool) -> None:
         deadline.begin()
         loop.call_later(settings.shutdown_s, _end_at_once)
         await asyncio.gather(*(server.stop(deadline.left_s() * _SHARE_OF_REQUESTS) for server in servers))
+        await runtime.stop(deadline.left_s())  # before the services: what they are doing may still finish
     log.info("stopped")
 
 
@@ -79,6 +81,7 @@ async def _start(
         await stack.enter_async_context(_lifespan(app))
         channel.connect(app)
     await runtime.start()
+    chat.state.metrics.turns_resumed(runtime.resumed_of(CHAT_WORKFLOW))
     servers = [WebServer(app, listener) for app, listener in zip((memory, chat), listeners, strict=True)]
     for server in servers:
         server.start()

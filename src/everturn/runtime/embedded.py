@@ -91,6 +91,10 @@ class EmbeddedRuntime:
         """How many unfinished top-level workflows `open` found."""
         return self.engine.resumed
 
+    def resumed_of(self, workflow: str) -> int:
+        """How many of them are of the workflow registered as `workflow`."""
+        return self.engine.resumed_by_name.get(workflow, 0)
+
     def front(self, app_id: str) -> HttpFront:
         """The HTTP API of an app that was added, to be served on a socket. Raises KeyError for another one."""
         return self._fronts[app_id]

@@ -26,7 +26,7 @@ _RECOVERY_RETRY_S = 1.0
 class WorkflowEngine:
     """The workflows of every app over one database. `start` it before the first call; one engine a database.
 
-    `resumed` is the number of unfinished top-level instances that `start` found.
+    `resumed` is the number of unfinished top-level instances that `start` found, `resumed_by_name` by workflow name.
     """
 
     def __init__(self, database: Database, *, clock: Clock | None = None) -> None:
@@ -34,6 +34,7 @@ class WorkflowEngine:
         self._host = Host(self._store, clock or SystemClock(), _new_id)
         self._started = False
         self.resumed = 0
+        self.resumed_by_name: dict[str, int] = {}
 
     async def start(self) -> int:
         """Recover what is unfinished: timers now, work as soon as its app has a worker. Returns `resumed`.
@@ -42,7 +43,8 @@ class WorkflowEngine:
         """
         await self._store.drop_orphans()
         self._store.recover_counters()
-        self.resumed = self._store.unfinished_count()
+        self.resumed_by_name = self._store.unfinished()
+        self.resumed = sum(self.resumed_by_name.values())
         for pending in self._store.timers():
             self._host.timers.arm((pending.app_id, pending.instance_id), pending.row)
         self._started = True

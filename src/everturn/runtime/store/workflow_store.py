@@ -176,10 +176,10 @@ class WorkflowStore:
             for app_id, instance_id, key, timer_id, fire_at, execution_id in self._database.read(_TIMERS)
         ]
 
-    def unfinished_count(self) -> int:
-        """Instances that are neither ended nor somebody's children."""
-        sql = "SELECT count(*) FROM workflow_instances WHERE completed_at IS NULL AND NOT is_child"
-        return int(self._database.read(sql)[0][0])
+    def unfinished(self) -> dict[str, int]:
+        """By workflow name, how many instances are neither ended nor somebody's children."""
+        sql = "SELECT name, count(*) FROM workflow_instances WHERE completed_at IS NULL AND NOT is_child GROUP BY name"
+        return {str(name): int(count) for name, count in self._database.read(sql)}
 
     def instance_ids(self, app_id: str, after: str, limit: int) -> list[str]:
         return [instance_id for (instance_id,) in self._database.read(_LIST, (app_id, after, limit))]
