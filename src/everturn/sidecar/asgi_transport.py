@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import unquote
 
+from everturn.errors import TransientError
 from everturn.sidecar.wire import Request, Response
 
 Message = MutableMapping[str, Any]
@@ -20,12 +21,20 @@ _HOST = (b"host", b"in-process")
 
 
 class AsgiTransport:
-    """A `Transport` that calls `app`. What the app raises is logged and is a 500 here, as a server would make of it."""
+    """A `Transport` that calls `app`, which can be connected later: an app needs its sidecar, a sidecar its app.
 
-    def __init__(self, app: AsgiApp) -> None:
+    What the app raises is logged and is a 500 here, as a server would make of it.
+    """
+
+    def __init__(self, app: AsgiApp | None = None) -> None:
+        self._app = app
+
+    def connect(self, app: AsgiApp) -> None:
         self._app = app
 
     async def send(self, request: Request) -> Response:
+        if self._app is None:
+            raise TransientError("the app has not started yet", kind="unreachable")
         exchange = _Exchange(request.body)
         try:
             await self._app(_scope(request), exchange.receive, exchange.send)

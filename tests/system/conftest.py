@@ -1,0 +1,143 @@
+"""The whole system in the test's own loop: runtime, both services, a scripted model, a clock that tests move."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from fastapi import FastAPI
+
+from everturn.chat.app import create_app as create_chat_app
+from everturn.contracts.events import CHAT_APP_ID, MEMORY_APP_ID
+from everturn.memory.app import create_app as create_memory_app
+from everturn.runtime.embedded import EmbeddedRuntime, RuntimeOptions
+from everturn.settings import Settings
+from everturn.sidecar.asgi_transport import AsgiTransport
+from everturn.testing.clock import ManualClock
+from everturn.testing.model_answers import completion
+from everturn.testing.model_endpoint import ModelEndpoint
+
+# For what hangs, not a measure.
+PATIENCE_S = 30.0
+ASYNC = {"Prefer": "respond-async"}
+
+
+@dataclass
+class System:
+    """A running system; `chat` and `memory` are clients of the two services."""
+
+    runtime: EmbeddedRuntime
+    settings: Settings
+    chat: httpx2.AsyncClient
+    memory: httpx2.AsyncClient
+    clock: ManualClock
+    endpoint: ModelEndpoint
+
+    async def say(self, text: str, *, user: str = "ann", session: str = "s", **headers: str) -> httpx2.Response:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        body = {"user_id": user, "text": text, "metadata": {"session_id": session}}
+        return await self.chat.post("/chat/", json=body, headers=named)
+
+    async def accept(self, text: str, *, user: str = "ann", session: str = "s", **headers: str) -> str:
+        """Send `text` without waiting for its reply; the turn's id."""
+        response = await self.say(text, user=user, session=session, Prefer="respond-async", **headers)
+        assert response.status_code == 202, response.text
+        return str(response.json()["turn_id"])
+
+    async def turn(self, turn_id: str) -> dict[str, Any]:
+        response = await self.chat.get(f"/turns/{turn_id}")
+        assert response.status_code == 200, response.text
+        return dict(response.json())
+
+    async def steer(self, turn_id: str, how: str) -> httpx2.Response:
+        return await self.chat.post(f"/turns/{turn_id}/{how}")
+
+    async def ended(self, turn_id: str) -> dict[str, Any]:
+        """The turn once it has ended. The clock goes on to the next alarm whenever nothing else happens."""
+
+        async def has_ended() -> bool:
+            return (await self.turn(turn_id))["status"] in ("completed", "failed", "cancelled")
+
+        await self.until(has_ended)
+        return await self.turn(turn_id)
+
+    async def until(self, condition: Callable[[], Awaitable[bool]], *, moving: bool = True) -> None:
+        """Wait for `condition`; with `moving`, let the time pass that the runtime waits for."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not await condition():
+                wait_s = self.clock.next_alarm_in_s
+                if moving and wait_s is not None:
+                    self.clock.advance(max(0.0, wait_s))
+                await asyncio.sleep(0)
+
+    async def history(self, session: str = "s") -> list[str]:
+        """The contents of a conversation, in order."""
+        response = await self.memory.get(f"/conversations/{session}")
+        assert response.status_code == 200, response.text
+        return [entry["content"] for entry in response.json()["history"]]
+
+    async def history_of(self, count: int, session: str = "s") -> list[str]:
+        """The same, once it has `count` entries."""
+
+        async def is_there() -> bool:
+            return len(await self.history(session)) >= count
+
+        await self.until(is_there)
+        return await self.history(session)
+
+    def questions(self) -> list[list[dict[str, Any]]]:
+        """The messages of each request of a turn to the model; a summary's offers no tools."""
+        return [request.body["messages"] for request in self.endpoint.requests if request.body.get("tools")]
+
+
+Start = Callable[..., Awaitable[System]]
+
+
+@asynccontextmanager
+async def running(data_dir: Path, endpoint: ModelEndpoint, clock: ManualClock, **given: Any) -> AsyncIterator[System]:
+    """A system over `data_dir`; `given` are settings."""
+    settings = Settings(
+        _env_file=None,
+        data_dir=data_dir,
+        model_base_url=endpoint.base_url,
+        model_name="scripted",
+        **given,
+    )
+    async with AsyncExitStack() as stack:
+        runtime = await EmbeddedRuntime.open(data_dir, options=RuntimeOptions(clock=clock))
+        stack.push_async_callback(runtime.stop, 1.0)
+        memory_channel, chat_channel = AsgiTransport(), AsgiTransport()
+        memory = create_memory_app(settings, runtime.add_app(MEMORY_APP_ID, memory_channel))
+        chat = create_chat_app(settings, runtime.add_app(CHAT_APP_ID, chat_channel))
+        for app, channel in ((memory, memory_channel), (chat, chat_channel)):
+            await stack.enter_async_context(app.router.lifespan_context(app))
+            channel.connect(app)
+        await runtime.start()
+        clients = [await stack.enter_async_context(_client(app)) for app in (chat, memory)]
+        yield System(runtime, settings, clients[0], clients[1], clock, endpoint)
+
+
+def _client(app: FastAPI) -> httpx2.AsyncClient:
+    return httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://everturn", timeout=PATIENCE_S)
+
+
+@pytest.fixture
+async def endpoint() -> AsyncIterator[ModelEndpoint]:
+    """Answers "hello" unless told otherwise."""
+    async with ModelEndpoint(otherwise=completion("hello")) as started:
+        yield started
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+async def system(tmp_path: Path, endpoint: ModelEndpoint, clock: ManualClock) -> AsyncIterator[System]:
+    async with running(tmp_path, endpoint, clock) as started:
+        yield started
