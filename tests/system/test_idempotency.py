@@ -89,7 +89,7 @@ async def test_respond_async_on_a_turn_that_has_ended_gives_its_reply(system: Sy
 async def test_a_bad_key_is_refused(system: System, key: str) -> None:
     body = {"user_id": "ann", "text": "Hi"}
 
-    response = await system.chat.post("/chat/", json=body, headers=[("idempotency-key", key.encode())])
+    response = await system.chat.post("/chat/", json=body, headers=[(b"idempotency-key", key.encode())])
 
     assert response.status_code == 422
     assert "Idempotency-Key" in response.json()["detail"]

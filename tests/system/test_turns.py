@@ -85,7 +85,7 @@ async def test_retry_after_is_waited_for(system: System) -> None:
     await system.endpoint.asked(1)
 
     async def is_retrying() -> bool:
-        return (await system.turn(turn_id))["steps"][-1]["status"] == "retrying"
+        return bool((await system.turn(turn_id))["steps"][-1]["status"] == "retrying")
 
     await system.until(is_retrying, moving=False)
     started = system.clock.now()
