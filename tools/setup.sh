@@ -73,7 +73,8 @@ if [ -f "$STAMP" ] && read -r old_group _ <"$STAMP" && [ "$old_group" = dev ]; t
 
 say "installing the locked packages; this takes about half a minute, once"
 unset VIRTUAL_ENV
-export UV_SYSTEM_CERTS="${UV_SYSTEM_CERTS:-1}" UV_PROJECT_ENVIRONMENT="$VENV" UV_PYTHON_DOWNLOADS=never
+export UV_SYSTEM_CERTS="${UV_SYSTEM_CERTS:-1}" UV_COMPILE_BYTECODE="${UV_COMPILE_BYTECODE:-1}"
+export UV_PROJECT_ENVIRONMENT="$VENV" UV_PYTHON_DOWNLOADS=never
 if ! install_locked >"$LOG" 2>&1; then
     fail "pip could not install the locked packages: check the network, or the index and proxy that pip is set to use, and run make again; details are in $LOG."
 fi
