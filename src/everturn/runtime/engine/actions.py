@@ -161,6 +161,7 @@ def _complete(step: Step, action: WorkflowAction) -> None:
     step.close_all()
     if Status(outcome.workflowStatus) is Status.CONTINUED_AS_NEW:
         step.decision.restart = _restart(step, action)
+        step.decision.appended = []
         return
     completed = ExecutionCompletedEvent(
         workflowStatus=outcome.workflowStatus,
