@@ -223,7 +223,7 @@ async def test_an_endpoint_that_never_answers_is_a_timeout() -> None:
     assert caught.value.kind == "timeout"
 
 
-async def test_a_cancelled_call_hangs_up() -> None:
+async def test_a_cancelled_call_is_cancelled_and_the_next_one_works() -> None:
     held = Held(asyncio.Event(), completion("late"))
     async with ModelEndpoint(held, completion("next")) as endpoint, assistant_at(endpoint.base_url) as assistant:
         call = asyncio.create_task(assistant.reply(MEMORY, [], PROMPT))
@@ -233,6 +233,16 @@ async def test_a_cancelled_call_hangs_up() -> None:
             await call
 
         assert await assistant.reply(MEMORY, [], PROMPT) == "next"
+
+
+@pytest.mark.parametrize("answer", [status(503), Endless()])
+async def test_an_answer_that_is_not_read_to_its_end_leaves_no_connection_open(answer: Answer) -> None:
+    async with ModelEndpoint(answer) as endpoint, assistant_at(endpoint.base_url) as assistant:
+        with pytest.raises((TransientError, TerminalError)):
+            await assistant.reply(MEMORY, [], PROMPT)
+
+        async with asyncio.timeout(10):  # only so that a connection that stays open fails and does not hang
+            await endpoint.hung_up()
 
 
 async def test_a_reply_of_exactly_1_mib_is_kept() -> None:
@@ -401,6 +411,14 @@ async def test_a_connection_cut_while_waiting_is_transient() -> None:
             await call
 
     assert caught.value.kind == "connection_cut"
+
+
+async def test_the_sdks_write_no_log_of_a_call(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+
+    await reply_to(completion("Hi."))
+
+    assert [record.name for record in caplog.records if record.name.startswith(("openai", "httpx", "httpcore"))] == []
 
 
 SECRETS = (KEY, PROMPT, "endpoint's own words", "canary-reply")

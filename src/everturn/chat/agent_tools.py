@@ -57,5 +57,5 @@ def _zone(name: str | None) -> tzinfo | None:
         return UTC
     try:
         return ZoneInfo(name)
-    except (KeyError, ValueError, OSError):  # unknown; a path and no name; a folder of the database
+    except (KeyError, ValueError, OSError):  # unknown; no name but a path; a folder of the package tzdata
         return None

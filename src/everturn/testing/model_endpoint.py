@@ -57,6 +57,11 @@ class ModelEndpoint:
         async with self._changed:
             await self._changed.wait_for(lambda: len(self.requests) >= times)
 
+    async def hung_up(self) -> None:
+        """Return once no connection is open."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: not self._connections)
+
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._on_connection, _HOST, self._port)
         self._port = self._server.sockets[0].getsockname()[1]
@@ -87,8 +92,10 @@ class ModelEndpoint:
         except (ConnectionError, asyncio.CancelledError):
             pass  # the client went away, or the endpoint is closed
         finally:
-            self._connections.discard(task)
             writer.close()
+            self._connections.discard(task)
+            async with self._changed:
+                self._changed.notify_all()
 
     async def _give(self, answer: Answer, writer: asyncio.StreamWriter) -> bool:
         """Give `answer`; whether the connection can take another request."""
