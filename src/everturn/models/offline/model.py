@@ -1,6 +1,7 @@
 """A model of the Agents SDK that needs no network. Importing this takes seconds: do it late."""
 
 import uuid
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -13,10 +14,11 @@ from openai.types.responses.response_prompt_param import ResponsePromptParam
 class OfflineModel(Model):
     """Answers by rules: `respond` makes the output of the instructions, the input and the tools on offer."""
 
+    @abstractmethod
     def respond(
         self, instructions: str, items: Sequence[TResponseInputItem], tools: Sequence[Tool]
     ) -> list[TResponseOutputItem]:
-        raise NotImplementedError
+        """The output for one call."""
 
     async def get_response(  # noqa: PLR0913, PLR0917 - the signature is the SDK's
         self,
