@@ -110,6 +110,25 @@ async def test_a_graceful_stop_finishes_the_turn_that_runs(
     assert await running.exit_code() == 0
 
 
+async def test_a_graceful_stop_lets_a_step_finish_that_nobody_waits_for(
+    machine: Machine, client: Client, endpoint: ModelEndpoint
+) -> None:
+    release = asyncio.Event()
+    endpoint.script(Held(release, completion("just in time")))
+    running = await machine.up(EVERTURN_SHUTDOWN_S="30")
+    turn_id = (await client.say("Hi there", headers=ASYNC)).json()["turn_id"]
+    await endpoint.asked(1)
+
+    running.process.send_signal(signal.SIGTERM)
+    await running.event("requests_ended")
+    release.set()
+    await running.exit_code()
+    await machine.up()
+
+    assert (await ended(client, turn_id))["reply"]["reply"] == "just in time"
+    assert questions(endpoint) == 1
+
+
 async def test_a_stop_that_takes_too_long_keeps_the_turn_for_the_next_start(
     machine: Machine, client: Client, endpoint: ModelEndpoint
 ) -> None:

@@ -58,6 +58,7 @@ async def _up(settings: Settings, *, faults: bool) -> None:
         deadline.begin()
         loop.call_later(settings.shutdown_s, _end_at_once)
         await asyncio.gather(*(server.stop(deadline.left_s() * _SHARE_OF_REQUESTS) for server in servers))
+        log.info("requests_ended")
         await runtime.stop(deadline.left_s())  # before the services: what they are doing may still finish
     log.info("stopped")
 
