@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import httpx2
 import uvicorn
+from dapr.ext.workflow import WorkflowRuntime, WorkflowStatus
 from fastapi import FastAPI
 
 from everturn.contracts.events import MEMORY_APP_ID
@@ -21,7 +22,7 @@ from everturn.settings import Settings
 from everturn.sidecar.asgi_transport import AsgiTransport
 from everturn.sidecar.client import DaprClient
 from everturn.sidecar.wire import Request, Response
-from everturn.sidecar.workflows import Sidecar
+from everturn.sidecar.workflows import Sidecar, WorkflowClient
 from everturn.testing.clock import ManualClock
 
 if TYPE_CHECKING:
@@ -45,13 +46,43 @@ class _Channel:
         """Nothing to close."""
 
 
+class CuttableSidecar:
+    """The service's sidecar, whose HTTP API can be taken away."""
+
+    def __init__(self, sidecar: Sidecar) -> None:
+        self._sidecar = sidecar
+        self.is_away = False
+
+    @property
+    def transport(self) -> "CuttableSidecar":
+        return self
+
+    @property
+    def workflows(self) -> WorkflowClient:
+        return self._sidecar.workflows
+
+    async def start(self, worker: WorkflowRuntime) -> None:
+        await self._sidecar.start(worker)
+
+    async def stop(self) -> None:
+        await self._sidecar.stop()
+
+    async def send(self, request: Request) -> Response:
+        if self.is_away:
+            raise TransientError("cannot reach the sidecar", kind="unreachable")
+        return await self._sidecar.transport.send(request)
+
+    async def close(self) -> None:
+        await self._sidecar.transport.close()
+
+
 @dataclass(frozen=True, slots=True)
 class MemoryService:
     """What a test has in its hands."""
 
     client: httpx2.AsyncClient
     runtime: EmbeddedRuntime
-    sidecar: Sidecar
+    sidecar: CuttableSidecar
     clock: ManualClock
 
     @property
@@ -79,19 +110,25 @@ class MemoryService:
         text = (await self.client.get("/metrics")).text
         return next((float(row.rpartition(" ")[2]) for row in text.splitlines() if row.startswith(f"{line} ")), 0.0)
 
-    async def until(self, condition: Callable[[], bool]) -> None:
+    async def until(self, condition: Callable[[], Awaitable[bool]]) -> None:
         """Let time pass until `condition` holds."""
         async with asyncio.timeout(_LIMIT_S):
-            while not condition():
+            while not await condition():
                 self.clock.advance(0.5)
                 await asyncio.sleep(0)
 
     async def until_summarised(self) -> None:
-        """Let time pass until every summary workflow has ended."""
-        for instance_id in [name async for name in self.sidecar.workflows.iter_workflow_instance_ids()]:
-            ended = asyncio.ensure_future(self.sidecar.workflows.wait_for_workflow_completion(instance_id))
-            await self.until(ended.done)
-            await ended
+        """Let time pass until every summary workflow has ended, also those that were started by others."""
+
+        async def all_ended() -> bool:
+            states = [await self.sidecar.workflows.get_workflow_state(name) for name in await self.summaries()]
+            return all(state is not None and state.runtime_status is WorkflowStatus.COMPLETED for state in states)
+
+        await self.until(all_ended)
+
+    async def summaries(self) -> list[str]:
+        """The ids of the summary workflows that there have been."""
+        return [name async for name in self.sidecar.workflows.iter_workflow_instance_ids()]
 
 
 @asynccontextmanager
@@ -103,7 +140,7 @@ async def memory_service(
     settings = settings or Settings(_env_file=None)
     token = settings.app_api_token.get_secret_value() if settings.app_api_token else None
     runtime = await EmbeddedRuntime.open(data_dir, options=RuntimeOptions(clock=clock, app_api_token=token))
-    sidecar = runtime.add_app(MEMORY_APP_ID, channel)
+    sidecar = CuttableSidecar(runtime.add_app(MEMORY_APP_ID, channel))
     channel.app = create_app(settings, sidecar, model)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

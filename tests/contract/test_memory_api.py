@@ -137,12 +137,21 @@ async def test_a_window_is_the_last_turns_that_fit_with_their_places(service: Me
         ("t3", 3, "assistant"),
     ]
     assert answer["last_sequence"] == 3
+    assert answer["truncated"]
+
+
+async def test_a_window_that_is_the_whole_conversation_says_so(service: MemoryService) -> None:
+    await service.send(event("t1", 1))
+
+    answer = (await service.client.get("/conversations/s?window_chars=250")).json()
+
+    assert not answer["truncated"]
 
 
 async def test_the_window_of_an_unknown_conversation_is_empty(service: MemoryService) -> None:
     answer = await service.client.get("/conversations/nobody?window_chars=10")
 
-    assert answer.json() == {"history": [], "last_sequence": 0}
+    assert answer.json() == {"history": [], "last_sequence": 0, "truncated": False}
 
 
 @pytest.mark.parametrize("chars", ["-1", "many", ""])
@@ -194,11 +203,10 @@ async def test_a_published_event_arrives_and_a_poison_one_is_counted_in_the_dead
     await service.dapr.publish(PUBSUB_NAME, CONVERSATIONS_TOPIC, event("poison", 1, event_type="Other"))
     await service.dapr.publish(PUBSUB_NAME, CONVERSATIONS_TOPIC, event("t1", 1))
 
-    while not await service.metric("everturn_dead_letters_total") or not await service.history("s"):
-        service.clock.advance(0.1)
+    async def both_arrived() -> bool:
+        return await service.metric("everturn_dead_letters_total") == 1 and len(await service.history("s")) == 2
 
-    assert await service.metric("everturn_dead_letters_total") == 1
-    assert len(await service.history("s")) == 2
+    await service.until(both_arrived)
 
 
 async def test_a_fact_of_one_session_is_in_the_summary_after_many_turns_of_another(service: MemoryService) -> None:
@@ -228,7 +236,43 @@ async def test_an_event_that_comes_again_starts_no_second_summary(service: Memor
     await service.send(event("t1", 1))
     await service.until_summarised()
 
-    assert len([name async for name in service.sidecar.workflows.iter_workflow_instance_ids()]) == 1
+    assert len(await service.summaries()) == 1
+
+
+async def test_more_turns_than_one_summary_takes_get_into_the_next(service: MemoryService) -> None:
+    for number in range(1, 26):
+        await service.send(event(f"t{number}", number, user_message=f"My number{number} is {number}."))
+
+    await service.until_summarised()
+
+    assert await service.metric('everturn_summaries_total{outcome="refreshed"}') == 2
+    assert "number25" in await service.summary("junaid")
+
+
+async def test_a_store_that_is_away_is_a_retry_a_503_and_no_empty_answer(service: MemoryService) -> None:
+    await service.send(event("t1", 1))
+    service.sidecar.is_away = True
+
+    answers = [await service.client.get(path) for path in ("/memories/junaid", "/conversations/s", "/readyz")]
+    status = await service.send(event("t2", 2))
+
+    assert [answer.status_code for answer in answers] == [503, 503, 503]
+    assert [answer.headers["retry-after"] for answer in answers] == ["1", "1", "1"]
+    assert status == "RETRY"
+    assert (await service.client.get("/healthz")).status_code == 200
+
+
+async def test_no_text_of_a_message_is_in_a_log(service: MemoryService, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("DEBUG"):
+        await service.send(event("t1", 1, user_message="canary", assistant_reply="canary"))
+        await service.send(event("t1", 1, user_message="canary", event_type="canary"))
+        await service.send(event("t2", 2, user_message="canary", user_id="other"))
+        await service.client.post("/memories/u/initialize", json={"name": "canary"})
+        await service.until_summarised()
+
+    ours = [str(record.__dict__) for record in caplog.records if record.name.startswith("everturn")]
+    assert ours
+    assert not [record for record in ours if "canary" in record]
 
 
 async def test_a_summary_that_was_to_come_comes_after_a_restart(tmp_path: Path) -> None:
@@ -261,8 +305,12 @@ async def test_with_a_token_set_every_route_needs_it_and_events_still_arrive(tmp
         posted = await service.client.post("/conversations", json=event("t1", 1))
         service.client.headers["dapr-api-token"] = "canary"
         await service.dapr.publish(PUBSUB_NAME, CONVERSATIONS_TOPIC, event("t2", 2))
-        while not (history := await service.history("s")):
-            service.clock.advance(0.1)
+
+        async def arrived() -> bool:
+            return bool(await service.history("s"))
+
+        await service.until(arrived)
+        history = await service.history("s")
 
     assert statuses == [401, 401, 401, 401, 401, 200, 200]
     assert posted.status_code == 401
