@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import resource
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from starlette.types import ASGIApp
 from everturn.errors import SettingError, StartError
 
 _BACKLOG = 2048
+_MOST_OPEN_FILES = 65_536
 
 
 def listen(host: str, port: int, setting: str) -> socket.socket:
@@ -36,6 +38,14 @@ def listen(host: str, port: int, setting: str) -> socket.socket:
         raise _refusal(error, host, port, setting) from error
     listener.setblocking(False)
     return listener
+
+
+def allow_many_connections() -> None:
+    """Raise the limit of open files as far as this process may: each connection is one, and many systems give 1,024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_OPEN_FILES)
+    with contextlib.suppress(OSError, ValueError):  # not allowed: then the limit stays what it was
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _refusal(error: OSError, host: str, port: int, setting: str) -> StartError | SettingError:

@@ -14,7 +14,7 @@ from everturn.chat.app import create_app as create_chat_app
 from everturn.chat.turn import CHAT_WORKFLOW
 from everturn.cli.banner import print_banner, print_model_warning, print_slow_start
 from everturn.cli.faults import faults_router
-from everturn.cli.listeners import WebServer, listen
+from everturn.cli.listeners import WebServer, allow_many_connections, listen
 from everturn.contracts.events import CHAT_APP_ID, MEMORY_APP_ID
 from everturn.errors import TransientError
 from everturn.memory.app import create_app as create_memory_app
@@ -37,6 +37,7 @@ def run_up(settings: Settings, *, faults: bool) -> None:
 
     Raises SettingError or StartError where it cannot start.
     """
+    allow_many_connections()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_up(settings, faults=faults))
 

@@ -1,10 +1,12 @@
 """Listening sockets: a port that cannot be had is told in one sentence that says what to do."""
 
+import resource
 import socket
+from collections.abc import Iterator
 
 import pytest
 
-from everturn.cli.listeners import listen
+from everturn.cli.listeners import allow_many_connections, listen
 from everturn.errors import SettingError, StartError
 
 
@@ -33,3 +35,18 @@ def test_ipv6_can_be_listened_on() -> None:
 
     with listen("::1", 0, "EVERTURN_CHAT_PORT") as listener:
         assert listener.family == socket.AF_INET6
+
+
+@pytest.fixture
+def few_open_files() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("few_open_files")
+def test_more_connections_are_allowed_than_the_system_begins_with() -> None:
+    allow_many_connections()
+
+    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] != 512
