@@ -6,11 +6,10 @@ To add one: a function here, a line in `turn.py` (docs/how-to/add-a-step.md).
 import logging
 from typing import Any
 
-from everturn.chat.context import bring_context, with_recent
+from everturn.chat.context import bring_context, stored_up_to, unstored, with_recent
 from everturn.chat.delivery import schedule_delivery
 from everturn.chat.ending import end_turn_in_session
-from everturn.chat.records import Context, PastEntry, StoredReply, TurnRecord
-from everturn.chat.sessions import stored_up_to
+from everturn.chat.records import Context, PastEntry, StoredReply, TurnRecord, Window
 from everturn.chat.steps import StepCall, refuse_cancelled, step
 from everturn.chat.turn import (
     DEFER_EVENT,
@@ -73,11 +72,10 @@ async def generate_response(call: StepCall) -> None:
 async def _history(call: StepCall, record: TurnRecord, context: Context) -> tuple[list[PastEntry], int]:
     """The history of the prompt, and the sequence up to which the memory service has all of it."""
     session = (await call.services.sessions.get(record.session_id, record.user_id)).session
-    history = context.history or []
-    known = {entry.turn_id for entry in history if entry.turn_id is not None}
-    missing = [place.turn_id for place in session.recent if place.turn_id not in known]
-    recent = await call.services.records.find_all(missing)
-    return with_recent(history, recent), stored_up_to(session.recent, known)
+    window = context.history or Window(history=[])
+    missing = unstored(session, window)
+    recent = await call.services.records.find_all([place.turn_id for place in missing])
+    return with_recent(window.history, recent), stored_up_to(session, missing)
 
 
 @step(SAVE_CONVERSATION, timeout_s=lambda settings: settings.save_timeout_s)

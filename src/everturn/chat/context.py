@@ -5,9 +5,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 from urllib.parse import quote
 
-from pydantic import BaseModel
-
-from everturn.chat.records import Context, PastEntry, TurnRecord
+from everturn.chat.records import Context, PastEntry, TurnRecord, Window
+from everturn.chat.sessions import Place, Session
 from everturn.chat.window import CHARS_PER_TOKEN
 from everturn.contracts.events import MEMORY_APP_ID
 from everturn.contracts.memory import UserMemory
@@ -16,10 +15,6 @@ from everturn.settings import Settings
 from everturn.sidecar.client import DaprClient, status_error
 
 T = TypeVar("T")
-
-
-class _Window(BaseModel):
-    history: list[PastEntry]
 
 
 async def bring_context(
@@ -44,13 +39,27 @@ async def bring_context(
     return context, errors[0] if errors else None
 
 
+def unstored(session: Session, window: Window) -> list[Place]:
+    """The completed turns that belong into `window` and are not in it: their events are still on the way.
+
+    What is older than a truncated window is not asked for: it could not be told from what the window left out, and
+    the prompt has no room for it.
+    """
+    known = {entry.turn_id for entry in window.history}
+    oldest = window.history[0].sequence or 0 if window.truncated and window.history else 0
+    return [place for place in session.recent if place.turn_id not in known and place.sequence >= oldest]
+
+
+def stored_up_to(session: Session, missing: Sequence[Place]) -> int:
+    """The sequence up to which no completed turn is `missing`; 0 where there is none."""
+    first_missing = min((place.sequence for place in missing), default=session.next_sequence)
+    return max((place.sequence for place in session.recent if place.sequence < first_missing), default=0)
+
+
 def with_recent(history: Sequence[PastEntry], recent: Sequence[TurnRecord]) -> list[PastEntry]:
-    """`history` with the turns of `recent` that are not in it, in the order of `sequence`."""
-    known = {entry.turn_id for entry in history}
-    missing = [entry for record in recent if record.turn_id not in known for entry in entries_of(record)]
-    if not missing:
-        return list(history)
-    return sorted([*history, *missing], key=lambda entry: entry.sequence or 0)
+    """`history` and the turns of `recent`, in the order of `sequence`."""
+    missing = [entry for record in recent for entry in entries_of(record)]
+    return sorted([*history, *missing], key=lambda entry: entry.sequence or 0) if missing else list(history)
 
 
 def entries_of(record: TurnRecord) -> list[PastEntry]:
@@ -84,9 +93,9 @@ class _MemoryService:
     async def memory(self, user_id: str) -> UserMemory:
         return UserMemory.model_validate_json(await self._get(f"memories/{quote(user_id, safe='')}"))
 
-    async def window(self, session_id: str) -> list[PastEntry]:
+    async def window(self, session_id: str) -> Window:
         path = f"conversations/{quote(session_id, safe='')}?window_chars={self._window_chars}"
-        return _Window.model_validate_json(await self._get(path)).history
+        return Window.model_validate_json(await self._get(path))
 
     async def _get(self, path: str) -> bytes:
         try:

@@ -27,11 +27,18 @@ class PastEntry(ConversationEntry):
     sequence: int | None = None
 
 
+class Window(BaseModel):
+    """The end of a conversation as the memory service has it; `truncated` where it has older turns as well."""
+
+    history: list[PastEntry]
+    truncated: bool = False
+
+
 class Context(BaseModel):
     """What `fetch_context` brought; a part is None while, or because, it could not be had."""
 
     memory: UserMemory | None = None
-    history: list[PastEntry] | None = None
+    history: Window | None = None
 
     @property
     def missing(self) -> list[str]:

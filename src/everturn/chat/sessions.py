@@ -4,8 +4,6 @@ Every change is one write under its ETag, so the order of these writes is the or
 made them. The head of the queue is the turn that runs; only it has a workflow.
 """
 
-from collections.abc import Sequence
-
 from pydantic import BaseModel, Field
 
 from everturn.contracts.ids import key_part
@@ -88,13 +86,3 @@ def check_owner(session: Session, session_id: str, user_id: str) -> None:
     """Raises TerminalError (kind `forbidden`) where the session is another user's."""
     if session.user_id != user_id:
         raise TerminalError(f"session {session_id!r} belongs to another user", kind="forbidden")
-
-
-def stored_up_to(recent: Sequence[Place], stored_turn_ids: set[str]) -> int:
-    """The sequence up to which every turn of `recent` is among `stored_turn_ids`; 0 where not even the first is."""
-    highest = 0
-    for place in sorted(recent, key=lambda place: place.sequence):
-        if place.turn_id not in stored_turn_ids:
-            break
-        highest = place.sequence
-    return highest

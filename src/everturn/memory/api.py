@@ -28,10 +28,14 @@ class PlacedEntry(ConversationEntry):
 
 
 class ConversationWindow(BaseModel):
-    """The end of a conversation. `last_sequence` is the highest of the whole; 0 where it is empty."""
+    """The end of a conversation. `last_sequence` is the highest of the whole; 0 where it is empty.
+
+    `truncated`: there are turns before those that are given.
+    """
 
     history: list[PlacedEntry]
     last_sequence: int
+    truncated: bool
 
 
 def memory_router(stores: Stores) -> APIRouter:
@@ -73,7 +77,9 @@ def memory_router(stores: Stores) -> APIRouter:
             return ConversationHistory(history=[entry for turn in turns for entry in _entries(turn)])
         turns = await stores.reader.window(session_id, conversation, window_chars)
         return ConversationWindow(
-            history=[entry for turn in turns for entry in _placed(turn)], last_sequence=conversation.last_sequence
+            history=[entry for turn in turns for entry in _placed(turn)],
+            last_sequence=conversation.last_sequence,
+            truncated=len(turns) < conversation.count,
         )
 
     return router
@@ -93,7 +99,9 @@ _STORE_AWAY = problem_responses(503)
 
 
 def _empty(window_chars: int | None) -> ConversationHistory | ConversationWindow:
-    return ConversationHistory(history=[]) if window_chars is None else ConversationWindow(history=[], last_sequence=0)
+    if window_chars is None:
+        return ConversationHistory(history=[])
+    return ConversationWindow(history=[], last_sequence=0, truncated=False)
 
 
 def _entries(turn: StoredTurn) -> list[ConversationEntry]:

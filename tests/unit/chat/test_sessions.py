@@ -10,7 +10,6 @@ from everturn.chat.sessions import (
     check_owner,
     save_session,
     session_key,
-    stored_up_to,
 )
 from everturn.errors import TerminalError, TransientError
 
@@ -89,13 +88,6 @@ def test_only_so_many_turns_stay_in_sight() -> None:
 
     assert len(session.recent) == MAX_RECENT_TURNS
     assert session.recent[-1].turn_id == f"t{MAX_RECENT_TURNS + 4}"
-
-
-def test_stored_up_to_stops_at_the_first_turn_that_is_missing() -> None:
-    recent = [Place(turn_id=turn_id, sequence=n) for n, turn_id in enumerate("abcd", start=1)]
-
-    assert stored_up_to(recent, {"a", "b", "d"}) == 2
-    assert stored_up_to(recent, {"b"}) == 0
 
 
 def test_a_session_is_its_first_users() -> None:
