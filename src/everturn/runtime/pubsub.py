@@ -124,14 +124,20 @@ class Broker:
         attempt = 0
         while True:
             try:
-                found = await find_subscriptions(channel, self._components)
-                ids = await self.store.subscribe(channel.app_id, [(item.pubsub, item.topic) for item in found])
-                break
+                await self._take_subscriptions(channel)
             except TransientError as error:
-                attempt += 1
-                delay_s = DEFAULT_DELIVERY_RETRY.delay_s(attempt, random.random) or 0.0
                 log.info("subscriptions_not_known_yet", extra={"app_id": channel.app_id, "reason": error.message})
-                await wait_until(self._clock, self._clock.now() + delay_s)
+            except Exception:
+                log.exception("subscriptions_failed", extra={"app_id": channel.app_id})
+            else:
+                return
+            attempt += 1
+            delay_s = DEFAULT_DELIVERY_RETRY.delay_s(attempt, random.random) or 0.0
+            await wait_until(self._clock, self._clock.now() + delay_s)
+
+    async def _take_subscriptions(self, channel: AppChannel) -> None:
+        found = await find_subscriptions(channel, self._components)
+        ids = await self.store.subscribe(channel.app_id, [(item.pubsub, item.topic) for item in found])
         for item in found:
             policy = self._components.delivery_retry(item.pubsub)
             subscriber = Subscriber(ids[item.pubsub, item.topic], item, channel, policy, self._context)

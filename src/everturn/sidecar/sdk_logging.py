@@ -3,23 +3,24 @@
 import logging
 
 # What the SDK creates as of dapr 1.19: each object that logs adds a StreamHandler of its own to one of these
-# (dapr/ext/workflow/logger/logger.py, dapr/ext/workflow/_durabletask/internal/shared.py).
-_SDK_LOGGERS = (
-    "WorkflowRuntime",
-    "DaprWorkflowClient",
-    "DaprWorkflowContext",
-    "durabletask-worker",
-    "durabletask-client",
-)
+# (dapr/ext/workflow/logger/logger.py, dapr/ext/workflow/_durabletask/internal/shared.py). WorkflowRuntime warns of
+# every failed activity, which the step's own log tells better.
+_SDK_LOGGERS = {
+    "WorkflowRuntime": logging.ERROR,
+    "DaprWorkflowClient": logging.WARNING,
+    "DaprWorkflowContext": logging.WARNING,
+    "durabletask-worker": logging.WARNING,
+    "durabletask-client": logging.WARNING,
+}
 
 
 def tame_sdk_loggers() -> None:
-    """Take the SDK's own handlers away and keep its records from WARNING on, which then go to the root's handlers.
+    """Take the SDK's own handlers away and keep only its warnings and errors, which then go to the root's handlers.
 
     The SDK adds a handler with every object that it makes: call this after making a worker or a client.
     """
-    for name in _SDK_LOGGERS:
+    for name, level in _SDK_LOGGERS.items():
         logger = logging.getLogger(name)
         logger.handlers.clear()
-        logger.setLevel(logging.WARNING)
+        logger.setLevel(level)
         logger.propagate = True
