@@ -190,8 +190,9 @@ async def test_expired_state_is_swept_while_it_runs(open_runtime: OpenRuntime, t
     await runtime.start()
     await client.save_state(Save("k", 1, ttl_s=10))
 
-    while clock.next_alarm_in_s is None:  # the sweep at the start is over
-        await client.save_state(Save("other", 0))
+    async with asyncio.timeout(PATIENCE_S):
+        while clock.next_alarm_in_s is None:  # until the sweep at the start is over
+            await client.save_state(Save("other", 0))
 
     clock.advance(3600)
     for _ in range(10):  # the sweep's own write goes before one of these
