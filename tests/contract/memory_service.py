@@ -142,7 +142,7 @@ async def memory_service(
     runtime = await EmbeddedRuntime.open(data_dir, options=RuntimeOptions(clock=clock, app_api_token=token))
     sidecar = CuttableSidecar(runtime.add_app(MEMORY_APP_ID, channel))
     channel.app = create_app(settings, sidecar, model)
-    with socket.socket() as listener:
+    with socket.socket(proto=socket.IPPROTO_TCP) as listener:  # asyncio sets TCP_NODELAY on no other
         listener.bind(("127.0.0.1", 0))
         listener.listen()  # so that a client can connect before the server accepts
         server = uvicorn.Server(uvicorn.Config(channel.app, http="httptools", log_config=None, lifespan="on"))

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import httpx2
 import pytest
+import pytest_asyncio
 import uvicorn
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, Counter
@@ -79,7 +80,7 @@ class Probe:
 
 
 async def _served(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
-    with socket.socket() as listener:
+    with socket.socket(proto=socket.IPPROTO_TCP) as listener:  # asyncio sets TCP_NODELAY on no other
         listener.bind(("127.0.0.1", 0))
         listener.listen()  # so that a client can connect before the server accepts
         server = uvicorn.Server(uvicorn.Config(app, http="httptools", log_config=None, lifespan="on"))
@@ -91,18 +92,19 @@ async def _served(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
         await serving
 
 
-@pytest.fixture
+# One server for all tests of a kind: starting one takes longer than asking it.
+@pytest.fixture(scope="session")
 def probe() -> Probe:
     return Probe()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def client(probe: Probe) -> AsyncIterator[httpx2.AsyncClient]:
     async for client in _served(probe.build()):
         yield client
 
 
-@pytest.fixture
-async def guarded_client(probe: Probe) -> AsyncIterator[httpx2.AsyncClient]:
-    async for client in _served(probe.build(SecretStr("right"))):
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def guarded_client() -> AsyncIterator[httpx2.AsyncClient]:
+    async for client in _served(Probe().build(SecretStr("right"))):
         yield client

@@ -7,6 +7,8 @@ import pytest
 from everturn.web.bodies import MAX_BODY_BYTES
 from tests.unit.web.conftest import LARGE_LIMIT
 
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
 JSON = {"content-type": "application/json"}
 
 

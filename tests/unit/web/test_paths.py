@@ -5,6 +5,8 @@ from fastapi import FastAPI
 from everturn.web.paths import encoded_id
 from tests.unit.web.conftest import Probe
 
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
 IDS = [
     "a",
     "a/b",

@@ -3,6 +3,8 @@ import logging
 import httpx2
 import pytest
 
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
 
 def assert_problem(response: httpx2.Response, status: int) -> None:
     assert response.status_code == status
