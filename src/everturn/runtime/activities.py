@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from everturn.errors import TransientError
@@ -23,6 +23,9 @@ from everturn.runtime.worker import ActivityOutcome, Worker
 
 log = logging.getLogger(__name__)
 
+_FIRST_RETRY_S = 0.1
+_LAST_RETRY_S = 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class ActivityTask:
@@ -42,19 +45,20 @@ Finish = Callable[[ActivityTask, HistoryEvent], Awaitable[None]]
 class Activities:
     """Runs activities until `stop`; one that was left unfinished is still on disk, for the next start."""
 
-    def __init__(self, clock: Clock, finish: Finish) -> None:
+    def __init__(self, clock: Clock, workers: Mapping[str, Worker], finish: Finish) -> None:
         self._clock = clock
+        self._workers = workers
         self._finish = finish
         self._running: dict[tuple[int, str, int], tuple[str, asyncio.Task[None]]] = {}
 
     def __len__(self) -> int:
         return len(self._running)
 
-    def run(self, worker: Worker, task: ActivityTask) -> None:
-        """Start an activity, unless it is running already."""
+    def run(self, task: ActivityTask) -> None:
+        """Start an activity, unless it is running already; without a worker for it, it waits on disk for one."""
         running = (task.key, task.execution_id, task.scheduled.eventId)
-        if running not in self._running:
-            started = asyncio.get_running_loop().create_task(self._run(worker, task, running))
+        if running not in self._running and task.app_id in self._workers:
+            started = asyncio.get_running_loop().create_task(self._run(task, running))
             self._running[running] = (task.app_id, started)
 
     async def stop(self, app_id: str, limit_s: float) -> None:
@@ -69,27 +73,38 @@ class Activities:
             log.warning("activities_left", extra={"app_id": app_id, "count": len(left)})
             await asyncio.wait(left)
 
-    async def _run(self, worker: Worker, task: ActivityTask, running: tuple[int, str, int]) -> None:
+    async def _run(self, task: ActivityTask, running: tuple[int, str, int]) -> None:
         try:
-            event = await self._outcome(worker, task)
+            event = await self._outcome(task)
             if event is not None:
                 await self._finish(task, event)
         finally:
             del self._running[running]
 
-    async def _outcome(self, worker: Worker, task: ActivityTask) -> HistoryEvent | None:
-        try:
-            outcome = await worker.run_activity(_request(task))
-        except TransientError as error:
-            log.warning("activity_lost", extra={**_ids(task), "kind": error.kind})
-            return None
-        except asyncio.CancelledError as error:
-            current = asyncio.current_task()
-            if current is None or current.cancelling():
-                raise
-            # The activity's own code let a cancellation through: that is a failure like any other.
-            outcome = ActivityOutcome(failure=new_failure_details(error))
+    async def _outcome(self, task: ActivityTask) -> HistoryEvent | None:
+        outcome, failures = None, 0
+        while outcome is None:
+            worker = self._workers.get(task.app_id)
+            if worker is None:
+                return None
+            try:
+                outcome = await worker.run_activity(_request(task))
+            except TransientError as error:
+                log.warning("activity_lost", extra={**_ids(task), "kind": error.kind})
+                await asyncio.sleep(retry_delay_s(failures))
+                failures += 1
+            except asyncio.CancelledError as error:
+                current = asyncio.current_task()
+                if current is None or current.cancelling():
+                    raise
+                # The activity's own code let a cancellation through: that is a failure like any other.
+                outcome = ActivityOutcome(failure=new_failure_details(error))
         return _outcome_event(task, outcome, self._clock.now())
+
+
+def retry_delay_s(failures: int) -> float:
+    """Seconds to wait after so many failures in a row of the disk or of a worker."""
+    return min(_FIRST_RETRY_S * 2.0 ** min(failures, 10), _LAST_RETRY_S)
 
 
 def _request(task: ActivityTask) -> ActivityRequest:

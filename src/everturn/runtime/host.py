@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 
 from everturn.errors import ConflictError, TransientError
-from everturn.runtime.activities import Activities, ActivityTask
+from everturn.runtime.activities import Activities, ActivityTask, retry_delay_s
 from everturn.runtime.clock import Clock
 from everturn.runtime.engine.decision import Turn
 from everturn.runtime.engine.events import event_at, timestamp_of
@@ -26,9 +26,6 @@ from everturn.runtime.worker import Worker, WorkflowRequest
 
 log = logging.getLogger(__name__)
 
-_FIRST_RETRY_S = 0.1
-_LAST_RETRY_S = 5.0
-
 
 class Host:
     """Runs the instances of all apps in the running loop. An app without a worker has its work kept on disk."""
@@ -40,9 +37,9 @@ class Host:
         self.instances = Instances(store)
         self.outbox = Outbox(store, self.instances)
         self.watchers = Watchers()
-        self.activities = Activities(clock, self._finish)
-        self.timers = Timers(clock, self._fire)
         self.workers: dict[str, Worker] = {}
+        self.activities = Activities(clock, self.workers, self._finish)
+        self.timers = Timers(clock, self._fire)
         self.steps = 0
         self.stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -88,9 +85,8 @@ class Host:
 
     def run_activity(self, task: ActivityTask) -> None:
         """Start an activity where its app has a worker; else it waits on disk for one."""
-        worker = self.workers.get(task.app_id)
-        if worker is not None and not self.stopping:
-            self.activities.run(worker, task)
+        if not self.stopping:
+            self.activities.run(task)
 
     async def arrive(self, owner: InstanceId, key: int, arrived: Arrived | None) -> None:
         """Bring an event to the instance with that key, if it still is; None only makes it take what it has."""
@@ -109,7 +105,7 @@ class Host:
                 return self.instances.get(*owner)
             except TransientError as error:
                 log.warning("instance_unreadable", extra={"instance_id": owner[1], "kind": error.kind})
-                await asyncio.sleep(_retry_delay_s(failures))
+                await asyncio.sleep(retry_delay_s(failures))
                 failures += 1
 
     async def _finish(self, task: ActivityTask, event: HistoryEvent) -> None:
@@ -267,7 +263,7 @@ class Host:
         if not instance.on_disk and not instance.inbox:
             self.instances.forget(instance)
             return
-        delay_s = 0.0 if isinstance(error, ConflictError) else _retry_delay_s(instance.failures)
+        delay_s = 0.0 if isinstance(error, ConflictError) else retry_delay_s(instance.failures)
         instance.failures += 1
         asyncio.get_running_loop().call_later(delay_s, self.wake, instance)
 
@@ -286,10 +282,6 @@ def _acknowledge(items: Sequence[Arrived]) -> None:
     for item in items:
         if isinstance(item, Delivery) and item.ack is not None and not item.ack.done():
             item.ack.set_result(None)
-
-
-def _retry_delay_s(failures: int) -> float:
-    return min(_FIRST_RETRY_S * 2.0 ** min(failures, 10), _LAST_RETRY_S)
 
 
 def _ids(instance: Instance) -> dict[str, str]:

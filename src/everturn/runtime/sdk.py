@@ -5,7 +5,7 @@ and clients are those of real Dapr. `tests/contract/test_sdk_private_names.py` s
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -77,7 +77,13 @@ from dapr.ext.workflow._durabletask.internal.orchestrator_service_pb2 import (
     TerminateResponse,
 )
 from dapr.ext.workflow._durabletask.internal.shared import is_async_callable
-from dapr.ext.workflow._durabletask.worker import _ActivityExecutor, _OrchestrationExecutor
+from dapr.ext.workflow._durabletask.task import TaskFailedError
+from dapr.ext.workflow._durabletask.worker import (
+    VersionNotRegisteredException,
+    _ActivityExecutor,
+    _OrchestrationExecutor,
+    _RuntimeOrchestrationContext,
+)
 from dapr.ext.workflow.aio import DaprWorkflowClient
 from dapr.ext.workflow.propagation import PropagatedHistory as PropagatedHistoryView
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -113,17 +119,9 @@ class Registered:
         self.thread_count: int = worker.concurrency_options.maximum_thread_pool_workers
         tame_sdk_loggers()
 
-    def replay(
-        self,
-        instance_id: str,
-        past_events: Sequence[HistoryEvent],
-        new_events: Sequence[HistoryEvent],
-        propagated: PropagatedHistory | None = None,
-    ) -> Replay:
-        """Run the workflow over its history. A fault of the workflow's code is an action (failed), never raised."""
-        view = None if propagated is None else PropagatedHistoryView.from_proto(propagated)
-        result = _OrchestrationExecutor(self._registry, _log).execute(instance_id, past_events, new_events, view)
-        return Replay(result.actions, result.encoded_custom_status, result.version_name, result.patches or ())
+    def execution(self, instance_id: str, propagated: PropagatedHistory | None = None) -> "Execution":
+        """A workflow before its first event."""
+        return Execution(_OrchestrationExecutor(self._registry, _log), instance_id, propagated)
 
     def is_coroutine_activity(self, name: str) -> bool:
         """Whether the activity must be awaited in the loop; an unknown one need not."""
@@ -152,6 +150,45 @@ class Registered:
             request.input.value,
             request.taskExecutionId,
             propagated,
+        )
+
+
+class Execution:
+    """A workflow between its turns: what `_OrchestrationExecutor.execute` makes anew for every turn, kept.
+
+    Fed the history event by event, it stands where a replay of the whole history would have brought it.
+    """
+
+    def __init__(
+        self, executor: _OrchestrationExecutor, instance_id: str, propagated: PropagatedHistory | None
+    ) -> None:
+        self._executor = executor
+        self._context = _RuntimeOrchestrationContext(instance_id)
+        if propagated is not None:
+            self._context.set_propagated_history(PropagatedHistoryView.from_proto(propagated))
+
+    def take(self, past_events: Iterable[HistoryEvent], new_events: Iterable[HistoryEvent]) -> Replay:
+        """Take the events of the history that it has not had, then new ones: a turn.
+
+        A fault of the workflow's code is an action (failed), never raised.
+        """
+        context, process = self._context, self._executor.process_event
+        try:
+            context._is_replaying = True  # noqa: SLF001 - as `execute` does
+            for event in past_events:
+                process(context, event)
+            context._is_replaying = False  # noqa: SLF001
+            for event in new_events:
+                process(context, event)
+        except VersionNotRegisteredException:
+            context.set_version_not_registered()
+        except Exception as error:  # noqa: BLE001 - the workflow's own, which fails it
+            context.set_failed(error)
+        return Replay(
+            context.get_actions(),
+            context._encoded_custom_status,  # noqa: SLF001
+            context._version_name,  # noqa: SLF001
+            tuple(context._encountered_patches),  # noqa: SLF001
         )
 
 
@@ -186,6 +223,7 @@ __all__ = [
     "DetachedWorkflowInstanceCreatedEvent",
     "EventRaisedEvent",
     "EventSentEvent",
+    "Execution",
     "ExecutionCompletedEvent",
     "ExecutionResumedEvent",
     "ExecutionStalledEvent",
@@ -217,6 +255,7 @@ __all__ = [
     "SuspendRequest",
     "SuspendResponse",
     "TaskCompletedEvent",
+    "TaskFailedError",
     "TaskFailedEvent",
     "TaskFailureDetails",
     "TaskRouter",

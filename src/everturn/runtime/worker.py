@@ -1,6 +1,7 @@
 """Who runs workflow code and activities. `LocalWorker` does it in this process, in the service's own loop."""
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import Protocol
 
 from everturn.runtime.sdk import (
     ActivityRequest,
+    Execution,
     HistoryEvent,
     PropagatedHistory,
     Registered,
@@ -37,6 +39,11 @@ class ActivityOutcome:
     failure: TaskFailureDetails | None = None
 
 
+# More workflows than this are replayed: a suspended generator and its frames take memory.
+_MAX_WARM = 1_000
+_LAST_ACTIONS = frozenset({"completeWorkflow", "workflowVersionNotAvailable"})
+
+
 class Worker(Protocol):
     """An app's worker, here or behind a stream. At most one turn of an instance is out at a time."""
 
@@ -59,15 +66,46 @@ class Worker(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Warm:
+    """A workflow as it stands after so many events of its history, the last of which was `last_event`."""
+
+    execution: Execution
+    event_count: int
+    last_event: HistoryEvent
+
+    def stands_in(self, history: Sequence[HistoryEvent]) -> bool:
+        """Whether the turn that it took is the one that was committed: that very event is in the history."""
+        return len(history) >= self.event_count and history[self.event_count - 1] is self.last_event
+
+
 class LocalWorker:
-    """Runs what is registered on a `WorkflowRuntime`: turns and coroutine activities in the loop, others in threads."""
+    """Runs what is registered on a `WorkflowRuntime`: turns and coroutine activities in the loop, others in threads.
+
+    Workflows are kept warm between their turns, so that a turn costs what is new and not the whole history; what was
+    dropped, or took a turn that was not committed, is replayed.
+    """
 
     def __init__(self, runtime: WorkflowRuntime) -> None:
         self._registered = Registered(runtime)
+        self._warm: OrderedDict[tuple[str, str], _Warm] = OrderedDict()
         self._threads: ThreadPoolExecutor | None = None
 
     async def run_workflow(self, request: WorkflowRequest) -> Replay:
-        return self._registered.replay(request.instance_id, request.past_events, request.new_events, request.propagated)
+        name = (request.instance_id, request.execution_id)
+        warm = self._warm.pop(name, None)
+        past_events, new_events = request.past_events, request.new_events
+        if warm is not None and warm.stands_in(past_events):
+            execution = warm.execution
+            replay = execution.take(past_events[warm.event_count :], new_events)
+        else:
+            execution = self._registered.execution(request.instance_id, request.propagated)
+            replay = execution.take(past_events, new_events)
+        if not any(action.WhichOneof("workflowActionType") in _LAST_ACTIONS for action in replay.actions):
+            self._warm[name] = _Warm(execution, len(past_events) + len(new_events), new_events[-1])
+            if len(self._warm) > _MAX_WARM:
+                self._warm.popitem(last=False)
+        return replay
 
     async def run_activity(self, request: ActivityRequest) -> ActivityOutcome:
         try:
@@ -79,6 +117,7 @@ class LocalWorker:
             return ActivityOutcome(failure=new_failure_details(error))
 
     def close(self) -> None:
+        self._warm.clear()
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
 

@@ -99,5 +99,5 @@ def _fresh(function: Registered) -> Registered:
 async def until(condition: Callable[[], bool]) -> None:
     """Go on with the loop until `condition` holds."""
     async with asyncio.timeout(PATIENCE_S):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - any change in the loop may be the one
             await asyncio.sleep(0)

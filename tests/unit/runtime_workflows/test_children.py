@@ -3,6 +3,7 @@ from typing import Any
 
 from dapr.ext.workflow import RetryPolicy, when_all
 
+from everturn.runtime.sdk import TaskFailedError
 from tests.unit.runtime_workflows.rig import Rig, until
 
 
@@ -58,7 +59,7 @@ async def test_a_childs_failure_is_raised_in_its_parent(rig: Rig) -> None:
     def careful(ctx: Any, _: Any) -> Any:
         try:
             yield ctx.call_child_workflow("bad_child")
-        except Exception as error:
+        except TaskFailedError as error:
             return str(error)
 
     await rig.open()

@@ -1,3 +1,4 @@
+import asyncio
 from datetime import timedelta
 from typing import Any
 
@@ -106,8 +107,6 @@ async def test_a_timer_of_the_execution_before_does_not_fire_into_the_next(rig: 
 
 
 async def test_an_activity_of_the_execution_before_is_not_taken_for_one_of_the_next(rig: Rig) -> None:
-    import asyncio
-
     gates = {0: asyncio.Event(), 1: asyncio.Event()}
 
     @rig.activity

@@ -86,10 +86,10 @@ async def test_events_that_come_before_they_are_waited_for_are_kept_in_order(rig
     @rig.workflow
     def late(ctx: Any, _: Any) -> Any:
         yield ctx.wait_for_external_event("go")
-        found = []
-        for _ in range(3):
-            found.append((yield ctx.wait_for_external_event("item")))
-        return found
+        first = yield ctx.wait_for_external_event("item")
+        second = yield ctx.wait_for_external_event("item")
+        third = yield ctx.wait_for_external_event("item")
+        return [first, second, third]
 
     await rig.open()
     instance_id = await rig.start("late")

@@ -15,10 +15,10 @@ def register(rig: Rig, calls: list[Any]) -> None:
 
     @rig.workflow
     def three(ctx: Any, _: Any) -> Any:
-        found = []
-        for number in (1, 2, 3):
-            found.append((yield ctx.call_activity("step", input=number)))
-        return found
+        first = yield ctx.call_activity("step", input=1)
+        second = yield ctx.call_activity("step", input=2)
+        third = yield ctx.call_activity("step", input=3)
+        return [first, second, third]
 
     @rig.workflow
     def child(ctx: Any, value: Any) -> Any:
@@ -31,7 +31,7 @@ def register(rig: Rig, calls: list[Any]) -> None:
 
 async def event_id(rig: Rig, instance_id: str, kind: str, number: int = 0) -> int:
     events = await rig.client.get_workflow_history(instance_id)
-    return [event.event_id for event in events if event.event_type.name == kind][number]
+    return int([event.event_id for event in events if event.event_type.name == kind][number])
 
 
 async def test_a_rerun_begins_at_the_event_and_keeps_what_came_before(rig: Rig) -> None:

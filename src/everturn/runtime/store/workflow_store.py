@@ -141,8 +141,9 @@ class WorkflowStore:
             raise ConflictError("an instance of the same id was created meanwhile") from error
 
     async def drop_orphans(self) -> None:
-        """Delete events that no instance can ever take."""
-        await self._database.write(lambda cursor: cursor.execute(_DROP_ORPHANS) and None)
+        """Delete events that no instance can ever take. Raises TransientError."""
+        if self._database.read(_FIND_ORPHAN):
+            await self._database.write(_delete_orphans)
 
     def find(self, app_id: str, instance_id: str) -> InstanceRow | None:
         rows = self._database.read(_FIND, (app_id, instance_id))
@@ -205,6 +206,10 @@ def _instance_row(row: tuple[object, ...]) -> InstanceRow:
     return made._replace(status=Status(made.status), is_child=bool(made.is_child))
 
 
+def _delete_orphans(cursor: apsw.Cursor) -> None:
+    cursor.execute(_DELETE_ORPHANS)
+
+
 _INSERT_INSTANCE = "INSERT INTO workflow_instances VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _UPDATE_INSTANCE = "UPDATE workflow_instances SET status = ?, custom_status = ?, completed_at = ? WHERE key = ?"
 _INSERT_HISTORY = "INSERT INTO workflow_history VALUES (?, ?, ?)"
@@ -222,7 +227,11 @@ _REMOVE = (
     "DELETE FROM workflow_activities WHERE key = ?",
     "DELETE FROM workflow_timers WHERE key = ?",
 )
-_DROP_ORPHANS = """
+_FIND_ORPHAN = """
+    SELECT 1 FROM workflow_inbox
+    WHERE key NOT IN (SELECT key FROM workflow_instances WHERE completed_at IS NULL) LIMIT 1
+"""
+_DELETE_ORPHANS = """
     DELETE FROM workflow_inbox WHERE key NOT IN (SELECT key FROM workflow_instances WHERE completed_at IS NULL)
 """
 _FIND = "SELECT * FROM workflow_instances WHERE app_id = ? AND instance_id = ?"
