@@ -153,11 +153,12 @@ class Host:
         """Take all that is in the inbox. False where it must wait: for a worker, or for a better time."""
         items = list(instance.inbox)
         instance.inbox.clear()
-        worker = self.workers.get(instance.row.app_id)
+        worker = self._worker_for(instance)
         try:
-            if worker is None or self.stopping or (instance.status is Status.STALLED and not instance.released):
+            if worker is None:
                 await self._keep(instance, items)
-                return False
+                # A worker may have come while that was written.
+                return self._worker_for(instance) is not None
             return await self._take(instance, items, worker)
         except (TransientError, ConflictError) as error:
             log.warning("step_not_taken", extra={**_ids(instance), "kind": error.kind})
@@ -166,6 +167,12 @@ class Host:
             log.exception("step_failed", extra=_ids(instance))
             self._put_back(instance, items, error)
         return False
+
+    def _worker_for(self, instance: Instance) -> Worker | None:
+        """The worker that the instance may go to now; a stalled one has to wait for another."""
+        if self.stopping or (instance.status is Status.STALLED and not instance.released):
+            return None
+        return self.workers.get(instance.row.app_id)
 
     async def _take(self, instance: Instance, items: list[Arrived], worker: Worker) -> bool:
         accepted = accept(instance.state, items)

@@ -1,4 +1,5 @@
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,3 +14,12 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     yield rig
     if hasattr(rig, "engine"):
         await rig.close()
+
+
+@pytest.fixture(autouse=True)
+def _brief_turns() -> Iterator[None]:
+    """Tests that await a condition keep the loop busy: the committing thread must not wait 5 ms to be heard."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(0.0002)
+    yield
+    sys.setswitchinterval(before)

@@ -42,12 +42,15 @@ class Story:
 
     async def drive(self) -> None:
         """Do what the outside does until the story ends or the process dies: pass time, raise the event once."""
-        raised = False
+        raised, seen = False, -1
         while True:
             await asyncio.sleep(0)
             if self.rig.engine.armed_timers:
                 self.rig.clock.advance(5)
-            if not raised and await self._waits():
+            if not raised and self.rig.engine.steps != seen:
+                seen = self.rig.engine.steps
+                if not await self._waits():
+                    continue
                 await self.rig.client.raise_workflow_event("one", "go", data="event")
                 raised = True
 

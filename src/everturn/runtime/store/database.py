@@ -1,18 +1,21 @@
-"""The one SQLite file: a single writer thread with group commit, and a reader for the loop's own thread.
+"""The one SQLite file: transactions in groups, one flush a group, and a reader that sees what is committed.
 
-Jobs that wait together are committed together, each in a savepoint of its own, so that a failing job undoes only
-itself. `write` returns after the commit: what is acknowledged is on disk (`synchronous=FULL`,
+Jobs run in the loop's own thread, one after the other, in one open transaction; a thread of its own does nothing but
+COMMIT, which waits for the disk, while jobs that come make the next group. So no statement waits for the interpreter's
+lock, and the loop never waits for the disk. Each job has a savepoint: a failing one undoes only itself. `write` returns
+after the commit: what is acknowledged is on disk (`synchronous=FULL`,
 https://www.sqlite.org/pragma.html#pragma_synchronous).
 """
 
 import asyncio
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import apsw
 
@@ -23,6 +26,16 @@ Job = Callable[[apsw.Cursor], T]
 
 # More than this in one commit only makes the first of them wait longer.
 _MAX_JOBS_PER_COMMIT = 256
+# Faults of the disk or the file: SQLite may have given the whole transaction up (https://www.sqlite.org/rescode.html).
+_DISK_ERRORS = (
+    apsw.FullError,
+    apsw.IOError,
+    apsw.CorruptError,
+    apsw.NotADBError,
+    apsw.ReadOnlyError,
+    apsw.CantOpenError,
+    apsw.BusyError,
+)
 
 
 @dataclass(slots=True)
@@ -36,40 +49,50 @@ class _Pending(Generic[T]):
 class Database:
     """Open with `open`, in the loop that will use it; end with `close`."""
 
-    def __init__(self, path: Path, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, path: Path, writer: apsw.Connection, reader: apsw.Connection) -> None:
         self._path = path
-        self._loop = loop
-        self._jobs: queue.SimpleQueue[_Pending[Any] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._write_loop, name="everturn-writer", daemon=True)
-        self._reader: apsw.Connection | None = None
+        self._writer = writer
+        self._cursor = writer.cursor()
+        self._reader: apsw.Connection | None = reader
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[_Pending[Any]] = deque()
+        self._committing = False
+        self._flush_is_due = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._commits: queue.SimpleQueue[list[_Pending[Any]] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._commit_loop, name="everturn-writer", daemon=True)
+        self._thread.start()
         self._closed = False
         self.commits = 0
 
     @classmethod
-    async def open(cls, path: Path) -> "Database":
+    async def open(cls, path: Path) -> Self:
         """Open or create the file, bring its schema up to date. Raises StartError where that is impossible."""
-        database = cls(path, asyncio.get_running_loop())
         try:
-            with _connect(path) as writer:
-                for schema in _schemas():
-                    writer.execute(schema)
-            writer.close()
-            database._reader = _connect(path)
+            writer = _connect(path)
+            for schema in _schemas():
+                writer.execute(schema)
+            return cls(path, writer, _connect(path))
         except (apsw.Error, OSError) as error:
             raise StartError(f"cannot open the database {str(path)!r}: {error}") from error
-        database._thread.start()
-        return database
 
     async def write(self, job: Job[T]) -> T:
-        """Run `job` in the writer thread inside a transaction; its result, once committed.
+        """Run `job` in the loop's thread inside a transaction; its result, once committed.
 
-        An exception of the job undoes it alone and is raised here. Raises TransientError (kind `disk`) where the
-        commit itself fails, for example on a full disk: then nothing of the job was kept.
+        A job is a few statements: the loop waits for it. An exception of the job undoes it alone and is raised here.
+        Raises TransientError (kind `disk`) where the disk refuses, for example when it is full: then nothing of the
+        job was kept.
         """
         if self._closed:
             raise TransientError("the database is closed", kind="stopping")
         pending: _Pending[T] = _Pending(job, self._loop.create_future())
-        self._jobs.put(pending)
+        self._waiting.append(pending)
+        self._idle.clear()
+        if not self._committing and not self._flush_is_due:
+            # In the loop's next round, so that the jobs of this round share a commit.
+            self._flush_is_due = True
+            self._loop.call_soon(self._flush)
         return await pending.done
 
     def read(self, sql: str, bindings: Sequence[Any] | dict[str, Any] = ()) -> list[tuple[Any, ...]]:
@@ -89,71 +112,71 @@ class Database:
         if self._closed:
             return
         self._closed = True
-        self._jobs.put(None)
+        await self._idle.wait()
+        self._commits.put(None)
         await asyncio.to_thread(self._thread.join)
+        self._writer.close()
         if self._reader is not None:
             self._reader.close()
             self._reader = None
 
-    def _write_loop(self) -> None:
-        connection = _connect(self._path)
-        stopping = False
-        while not stopping:
-            batch, stopping = self._next_batch()
-            if batch:
-                self._commit(connection, batch)
-        connection.close()
-
-    def _next_batch(self) -> tuple[list[_Pending[Any]], bool]:
-        batch: list[_Pending[Any]] = []
-        item = self._jobs.get()
-        while item is not None:
-            batch.append(item)
-            if len(batch) == _MAX_JOBS_PER_COMMIT:
-                return batch, False
-            try:
-                item = self._jobs.get_nowait()
-            except queue.Empty:
-                return batch, False
-        return batch, True
-
-    def _commit(self, connection: apsw.Connection, batch: list[_Pending[Any]]) -> None:
+    def _flush(self) -> None:
+        """Run the jobs that wait, and hand their transaction over to be committed."""
+        self._flush_is_due = False
+        group = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MAX_JOBS_PER_COMMIT))]
+        if not group:
+            self._idle.set()
+            return
         try:
-            with connection:
-                for pending in batch:
-                    self._run(connection, pending)
-            self.commits += 1
-        except apsw.Error as error:
-            fault = TransientError(f"the database could not be written: {error}", kind="disk")
-            for pending in batch:
-                pending.error = fault
-        self._loop.call_soon_threadsafe(_settle, batch)
+            self._cursor.execute("BEGIN IMMEDIATE")
+            for pending in group:
+                self._run(pending)
+        except _DISK_ERRORS as error:
+            self._undo(group, error)
+            self._settle(group)
+            return
+        self._committing = True
+        self._commits.put(group)
 
-    @staticmethod
-    def _run(connection: apsw.Connection, pending: _Pending[Any]) -> None:
+    def _run(self, pending: _Pending[Any]) -> None:
+        self._cursor.execute("SAVEPOINT job")
         try:
-            with connection:
-                pending.result = pending.job(connection.cursor())
-        except (apsw.FullError, apsw.IOError, apsw.CorruptError, apsw.NotADBError, apsw.ReadOnlyError):
+            pending.result = pending.job(self._cursor)
+        except _DISK_ERRORS:
             raise
         except Exception as error:  # noqa: BLE001 - handed to the caller, who waits for it
             pending.error = error
+            self._cursor.execute("ROLLBACK TO job")
+        self._cursor.execute("RELEASE job")
 
+    def _commit_loop(self) -> None:
+        while (group := self._commits.get()) is not None:
+            try:
+                self._writer.execute("COMMIT")
+                self.commits += 1
+            except apsw.Error as error:
+                self._undo(group, error)
+            self._loop.call_soon_threadsafe(self._settle, group)
 
-def _settle(batch: list[_Pending[Any]]) -> None:
-    for pending in batch:
-        if pending.done.done():
-            continue
-        if pending.error is not None:
-            pending.done.set_exception(pending.error)
-        else:
-            pending.done.set_result(pending.result)
+    def _undo(self, group: list[_Pending[Any]], error: apsw.Error) -> None:
+        if self._writer.in_transaction:
+            self._writer.execute("ROLLBACK")
+        fault = TransientError(f"the database could not be written: {error}", kind="disk")
+        for pending in group:
+            pending.error = fault
 
-
-def _schemas() -> list[str]:
-    """The text of each `schema*.sql` beside this module, in the order of their names."""
-    found = [item for item in files("everturn.runtime.store").iterdir() if item.name.startswith("schema")]
-    return [item.read_text("utf-8") for item in sorted(found, key=lambda item: item.name)]
+    def _settle(self, group: list[_Pending[Any]]) -> None:
+        """Begin the next group, so that the disk is never idle, then tell who waited for this one."""
+        self._committing = False
+        if not self._flush_is_due:
+            self._flush()
+        for pending in group:
+            if pending.done.done():
+                continue
+            if pending.error is not None:
+                pending.done.set_exception(pending.error)
+            else:
+                pending.done.set_result(pending.result)
 
 
 def _connect(path: Path) -> apsw.Connection:
@@ -163,3 +186,9 @@ def _connect(path: Path) -> apsw.Connection:
     connection.pragma("synchronous", "FULL")
     connection.pragma("foreign_keys", False)
     return connection
+
+
+def _schemas() -> list[str]:
+    """Every `schema*.sql` beside this module, in the order of their names."""
+    found = [file for file in files("everturn.runtime.store").iterdir() if file.name.startswith("schema")]
+    return [file.read_text("utf-8") for file in sorted(found, key=lambda file: file.name) if file.name.endswith(".sql")]
