@@ -1,23 +1,13 @@
 """The assistant against a real endpoint on a real socket, for everything that an endpoint can do wrong."""
 
 import asyncio
-import json
-import traceback
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import timedelta
 from email.utils import format_datetime
-from typing import Any
 
 import pytest
 
-from everturn.chat.agent import Assistant
-from everturn.contracts.memory import UserMemory
 from everturn.contracts.times import utc_now
 from everturn.errors import TerminalError, TransientError
-from everturn.models.build import build_chat_model
-from everturn.settings import Settings
-from everturn.testing.fault_proxy import FaultProxy
 from everturn.testing.model_answers import (
     Answer,
     Cut,
@@ -29,45 +19,9 @@ from everturn.testing.model_answers import (
     body_of,
     completion,
     status,
-    tool_calls,
 )
 from everturn.testing.model_endpoint import ModelEndpoint
-
-MEMORY = UserMemory(name="Junaid", preferred_style="casual", user_summary="Junaid lives in Karachi.")
-KEY = "canary-key-4711"
-PROMPT = "canary-prompt-4711"
-
-
-def settings_for(base_url: str, *, name: str = "scripted", key: str | None = KEY, timeout_s: float = 30) -> Settings:
-    return Settings.model_validate(
-        {"model_base_url": base_url, "model_name": name, "model_api_key": key, "generate_timeout_s": timeout_s}
-    )
-
-
-@asynccontextmanager
-async def assistant_at(base_url: str, **given: Any) -> AsyncIterator[Assistant]:
-    model = build_chat_model(settings_for(base_url, **given))
-    try:
-        yield Assistant(model)
-    finally:
-        await model.close()
-
-
-async def reply_to(*script: Answer, name: str = "scripted") -> str:
-    async with ModelEndpoint(*script) as endpoint, assistant_at(endpoint.base_url, name=name) as assistant:
-        return await assistant.reply(MEMORY, [], PROMPT)
-
-
-async def transient(*script: Answer) -> TransientError:
-    with pytest.raises(TransientError) as caught:
-        await reply_to(*script)
-    return caught.value
-
-
-async def terminal(*script: Answer) -> TerminalError:
-    with pytest.raises(TerminalError) as caught:
-        await reply_to(*script)
-    return caught.value
+from tests.e2e.assistants import MEMORY, PROMPT, assistant_at, reply_to, terminal, transient
 
 
 async def test_a_completion_is_the_reply() -> None:
@@ -275,174 +229,3 @@ async def test_a_lone_surrogate_is_replaced() -> None:
 
 async def test_a_pair_of_surrogates_is_a_character() -> None:
     assert await reply_to(completion("good \U0001f600 bye")) == "good \U0001f600 bye"
-
-
-async def test_the_tool_is_run_and_its_result_sent_back() -> None:
-    async with (
-        ModelEndpoint(tool_calls(("get_current_time", "{}")), completion("It is noon.")) as endpoint,
-        assistant_at(endpoint.base_url) as assistant,
-    ):
-        reply = await assistant.reply(MEMORY, [], "What time is it?")
-
-        result = endpoint.requests[1].body["messages"][-1]
-        assert result["role"] == "tool"
-        assert result["tool_call_id"] == "call-1"
-        assert result["content"].endswith("Z")
-
-    assert reply == "It is noon."
-
-
-async def test_thought_signatures_come_back_with_the_result_of_the_tool() -> None:
-    script = (tool_calls(("get_current_time", "{}"), thought_signature="sig-4711"), completion("It is noon."))
-    async with (
-        ModelEndpoint(*script) as endpoint,
-        assistant_at(endpoint.base_url, name="gemini-2.5-flash") as assistant,
-    ):
-        await assistant.reply(MEMORY, [], "What time is it?")
-
-        call = endpoint.requests[1].body["messages"][-2]["tool_calls"][0]
-
-    assert call["extra_content"] == {"google": {"thought_signature": "sig-4711"}}
-
-
-@pytest.mark.parametrize(
-    "arguments", ["{", "7", "[]", '"UTC"', '{"timezone": 7}', '{"timezone": "Mars/Olympus"}', '{"timezone": "../x"}']
-)
-async def test_bad_arguments_of_a_tool_go_back_to_the_model(arguments: str) -> None:
-    script = (tool_calls(("get_current_time", arguments)), completion("Sorry."))
-    async with ModelEndpoint(*script) as endpoint, assistant_at(endpoint.base_url) as assistant:
-        assert await assistant.reply(MEMORY, [], PROMPT) == "Sorry."
-
-        assert "error" in endpoint.requests[1].body["messages"][-1]["content"].lower()
-
-
-async def test_an_unknown_tool_goes_back_to_the_model() -> None:
-    script = (tool_calls(("launch_rocket", "{}")), completion("Sorry."))
-    async with ModelEndpoint(*script) as endpoint, assistant_at(endpoint.base_url) as assistant:
-        assert await assistant.reply(MEMORY, [], PROMPT) == "Sorry."
-
-        result = endpoint.requests[1].body["messages"][-1]
-        assert result["role"] == "tool"
-        assert "launch_rocket" in result["content"]
-
-
-async def test_a_lone_surrogate_in_a_tool_call_can_be_sent_back() -> None:
-    call = tool_calls(("get_current_time", '{"timezone": "\ud83d"}'))
-
-    assert await reply_to(call, completion("Sorry.")) == "Sorry."
-
-
-def rounds_of_tools(count: int) -> list[Answer]:
-    answers = []
-    for number in range(count):
-        body = tool_calls(("get_current_time", "{}")).body
-        answers.append(Whole(body.replace(b"call-1", f"call-{number}".encode())))
-    return list(answers)
-
-
-async def test_ten_rounds_of_tools_are_allowed() -> None:
-    assert await reply_to(*rounds_of_tools(10), completion("Finally.")) == "Finally."
-
-
-async def test_an_eleventh_round_of_tools_is_terminal() -> None:
-    assert (await terminal(*rounds_of_tools(11), completion("Finally."))).kind == "too_many_tool_rounds"
-
-
-async def test_the_key_is_sent() -> None:
-    async with ModelEndpoint(completion("Hi.")) as endpoint, assistant_at(endpoint.base_url) as assistant:
-        await assistant.reply(MEMORY, [], PROMPT)
-
-        assert endpoint.requests[0].headers["authorization"] == f"Bearer {KEY}"
-
-
-async def test_without_a_key_none_is_sent() -> None:
-    async with ModelEndpoint(completion("Hi.")) as endpoint, assistant_at(endpoint.base_url, key=None) as assistant:
-        await assistant.reply(MEMORY, [], PROMPT)
-
-        assert "authorization" not in endpoint.requests[0].headers
-
-
-async def test_keys_and_ids_of_openai_in_the_environment_are_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("OPENAI_API_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
-        monkeypatch.setenv(name, "canary-openai")
-    async with ModelEndpoint(completion("Hi.")) as endpoint, assistant_at(endpoint.base_url, key=None) as assistant:
-        await assistant.reply(MEMORY, [], PROMPT)
-
-        assert "canary-openai" not in json.dumps(dict(endpoint.requests[0].headers))
-
-
-async def test_the_connection_is_kept_for_the_next_call() -> None:
-    async with (
-        ModelEndpoint(completion("one"), completion("two")) as endpoint,
-        FaultProxy(endpoint.port) as proxy,
-        assistant_at(f"http://127.0.0.1:{proxy.port}/v1") as assistant,
-    ):
-        await assistant.reply(MEMORY, [], PROMPT)
-        proxy.stop_accepting()
-
-        assert await assistant.reply(MEMORY, [], PROMPT) == "two"
-
-
-async def test_a_model_that_comes_back_answers_again() -> None:
-    async with (
-        ModelEndpoint(otherwise=completion("Hi.")) as endpoint,
-        FaultProxy(endpoint.port) as proxy,
-        assistant_at(f"http://127.0.0.1:{proxy.port}/v1") as assistant,
-    ):
-        proxy.refuse()
-        with pytest.raises(TransientError):
-            await assistant.reply(MEMORY, [], PROMPT)
-        await proxy.restore()
-
-        assert await assistant.reply(MEMORY, [], PROMPT) == "Hi."
-
-
-async def test_a_connection_cut_while_waiting_is_transient() -> None:
-    held = Held(asyncio.Event(), completion("late"))
-    async with (
-        ModelEndpoint(held) as endpoint,
-        FaultProxy(endpoint.port) as proxy,
-        assistant_at(f"http://127.0.0.1:{proxy.port}/v1") as assistant,
-    ):
-        call = asyncio.create_task(assistant.reply(MEMORY, [], PROMPT))
-        await endpoint.asked(1)
-        proxy.cut()
-        with pytest.raises(TransientError) as caught:
-            await call
-
-    assert caught.value.kind == "connection_cut"
-
-
-async def test_the_sdks_write_no_log_of_a_call(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("DEBUG")
-
-    await reply_to(completion("Hi."))
-
-    assert [record.name for record in caplog.records if record.name.startswith(("openai", "httpx", "httpcore"))] == []
-
-
-SECRETS = (KEY, PROMPT, "endpoint's own words", "canary-reply")
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        status(500),
-        status(401),
-        Whole(b"canary-reply"),
-        as_json({"error": {"message": "canary-reply"}}),
-        completion("canary-reply", finish_reason="content_filter"),
-        completion(None, refusal="canary-reply"),
-        body_of({"role": "assistant", "content": ["canary-reply"]}, "stop"),
-        completion("canary-reply" * 100_000),
-        Reset(),
-    ],
-)
-async def test_no_error_and_no_log_holds_prompt_reply_or_key(answer: Answer, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("DEBUG")
-
-    with pytest.raises((TransientError, TerminalError)) as caught:
-        await reply_to(answer)
-
-    written = caught.value.message + "".join(traceback.format_exception(caught.value)) + caplog.text
-    assert [secret for secret in SECRETS if secret in written] == []

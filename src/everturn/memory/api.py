@@ -64,23 +64,9 @@ def memory_router(stores: Stores) -> APIRouter:
         response_model=ConversationHistory | ConversationWindow,
     )
     async def get_conversation(session_id: PathId, window_chars: WindowChars = None) -> Response:
-        body = await _conversation(session_id, window_chars)
+        body = await _conversation(stores, session_id, window_chars)
         # Encoded here, once: a long history would be copied several times on its way through response models.
         return Response(body.model_dump_json(), media_type="application/json")
-
-    async def _conversation(session_id: str, window_chars: int | None) -> ConversationHistory | ConversationWindow:
-        conversation = await stores.conversations.find(session_id)
-        if conversation is None:
-            return _empty(window_chars)
-        if window_chars is None:
-            turns = await stores.reader.history(session_id, conversation)
-            return ConversationHistory(history=[entry for turn in turns for entry in _entries(turn)])
-        turns = await stores.reader.window(session_id, conversation, window_chars)
-        return ConversationWindow(
-            history=[entry for turn in turns for entry in _placed(turn)],
-            last_sequence=conversation.last_sequence,
-            truncated=len(turns) < conversation.count,
-        )
 
     return router
 
@@ -96,6 +82,23 @@ WindowChars = Annotated[
 ]
 
 _STORE_AWAY = problem_responses(503)
+
+
+async def _conversation(
+    stores: Stores, session_id: str, window_chars: int | None
+) -> ConversationHistory | ConversationWindow:
+    conversation = await stores.conversations.find(session_id)
+    if conversation is None:
+        return _empty(window_chars)
+    if window_chars is None:
+        turns = await stores.reader.history(session_id, conversation)
+        return ConversationHistory(history=[entry for turn in turns for entry in _entries(turn)])
+    turns = await stores.reader.window(session_id, conversation, window_chars)
+    return ConversationWindow(
+        history=[entry for turn in turns for entry in _placed(turn)],
+        last_sequence=conversation.last_sequence,
+        truncated=len(turns) < conversation.count,
+    )
 
 
 def _empty(window_chars: int | None) -> ConversationHistory | ConversationWindow:

@@ -1,4 +1,4 @@
-"""Publishing and delivering over a real database: what is taken, retried, refused, and what a crash leaves."""
+"""Publishing and delivering over a real database: what is taken, retried, refused."""
 
 import asyncio
 import json
@@ -6,20 +6,11 @@ import json
 import pytest
 
 from everturn.errors import TransientError
-from everturn.runtime.components import DEFAULT_COMPONENTS, Components, Subscription
+from everturn.runtime.components import DEFAULT_COMPONENTS, Components
 from everturn.runtime.resiliency import DEFAULT_DELIVERY_RETRY, NO_RETRY, RetryPolicy
 from everturn.sidecar.wire import Request, Response, Transport
 from tests.unit.runtime_blocks.conftest import OpenRig, Rig, ScriptedApp, subscription, unreachable
-
-LONGEST_DELAY_S = DEFAULT_DELIVERY_RETRY.longest_delay_s
-RETRY = Response(200, {}, b'{"status":"RETRY"}')
-DROP = Response(200, {}, b'{"status":"DROP"}')
-SUCCESS = Response(200, {}, b'{"status":"SUCCESS"}')
-
-
-async def subscribed(rig: Rig, app: ScriptedApp, app_id: str = "app-a") -> None:
-    rig.add_app(app_id, app)
-    await rig.start(app_id)
+from tests.unit.runtime_blocks.subscribers import DROP, LONGEST_DELAY_S, RETRY, SUCCESS, subscribed
 
 
 async def test_a_published_message_is_posted_to_the_route(rig: Rig) -> None:
@@ -290,112 +281,6 @@ async def test_an_app_that_is_back_gets_what_waits_at_once(rig: Rig) -> None:
     assert while_away == 0
 
 
-async def test_a_message_is_delivered_after_a_crash_before_its_delivery(open_rig: OpenRig) -> None:
-    before = await open_rig()
-    gone = ScriptedApp([subscription()], default=unreachable())
-    await subscribed(before, gone)
-    await before.publish(1)
-    await gone.got(1)
-
-    after = await open_rig(clock=before.clock)
-    app = ScriptedApp([subscription()])
-    await subscribed(after, app)
-
-    await app.got(1)
-    assert app.bodies() == [1]
-
-
-async def test_a_message_that_was_being_delivered_at_a_crash_is_delivered_again(open_rig: OpenRig) -> None:
-    before = await open_rig()
-    never: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
-    cut_off = ScriptedApp([subscription()], [never])
-    await subscribed(before, cut_off)
-    await before.publish(1)
-    await cut_off.got(1)
-
-    after = await open_rig()
-    app = ScriptedApp([subscription()])
-    await subscribed(after, app)
-
-    await app.got(1)
-    assert app.received[0].body == cut_off.received[0].body
-    never.cancel()
-
-
-async def test_a_message_published_while_its_known_subscriber_is_not_back_waits_for_it(open_rig: OpenRig) -> None:
-    before = await open_rig()
-    await subscribed(before, ScriptedApp([subscription()]))
-
-    after = await open_rig()
-    await after.publish(1)
-    app = ScriptedApp([subscription()])
-    await subscribed(after, app)
-
-    await app.got(1)
-
-
-async def test_attempts_and_the_time_of_the_next_one_outlive_a_crash(open_rig: OpenRig) -> None:
-    before = await open_rig()
-    failing = ScriptedApp([subscription()], [RETRY])
-    await subscribed(before, failing)
-    await before.publish(1)
-    await failing.got(1)
-    await before.settled()
-
-    after = await open_rig(clock=before.clock)
-    app = ScriptedApp([subscription()])
-    await subscribed(after, app)
-    await after.settled()
-    too_early = len(app.received)
-    after.clock.advance(LONGEST_DELAY_S)
-
-    await app.got(1)
-    assert too_early == 0
-
-
-async def test_an_acknowledged_message_does_not_come_again_after_a_crash(open_rig: OpenRig) -> None:
-    before = await open_rig()
-    app = ScriptedApp([subscription()])
-    await subscribed(before, app)
-    await before.publish(1)
-    await app.got(1)
-    await before.settled()
-
-    after = await open_rig()
-    again = ScriptedApp([subscription()])
-    await subscribed(after, again)
-    await after.settled()
-
-    assert again.received == []
-
-
-async def test_a_first_subscriber_gets_what_was_published_before_it_came(rig: Rig) -> None:
-    await rig.publish(1)
-    app = ScriptedApp([subscription()])
-
-    await subscribed(rig, app)
-
-    await app.got(1)
-
-
-async def test_a_subscription_that_an_app_gave_up_holds_no_message(open_rig: OpenRig) -> None:
-    before = await open_rig()
-    rig_app = ScriptedApp([subscription()], default=unreachable())
-    other = ScriptedApp([subscription()])
-    before.add_app("app-a", rig_app)
-    before.add_app("app-b", other)
-    await before.start("app-a", "app-b")
-    await before.publish(1)
-    await other.got(1)
-    await before.settled()
-
-    after = await open_rig()
-    await subscribed(after, ScriptedApp())
-
-    assert after.database.read("SELECT * FROM deliveries") == []
-    assert after.database.read("SELECT * FROM messages") == []
-
-
 async def test_a_broker_that_is_away_takes_nothing_and_delivers_nothing(rig: Rig) -> None:
     app = ScriptedApp([subscription()], [RETRY])
     await subscribed(rig, app)
@@ -468,63 +353,3 @@ async def test_the_delay_is_spread_by_half_of_it() -> None:
     shortest, longest = (DEFAULT_DELIVERY_RETRY.delay_s(1, lambda: edge) for edge in (0.0, 1.0))  # noqa: B023
 
     assert (shortest, longest) == (0.25, 0.75)
-
-
-async def test_an_app_that_is_not_up_yet_is_asked_again_for_its_subscriptions(rig: Rig) -> None:
-    app = ScriptedApp([subscription()])
-    channel = rig.add_app("app-a", app)
-    channel.away = True
-    await rig.start()
-    await rig.publish(1)
-    await rig.settled()
-
-    channel.away = False
-    rig.clock.advance(LONGEST_DELAY_S)
-
-    await app.got(1)
-
-
-async def test_declared_and_programmed_subscriptions_of_a_topic_are_one(open_rig: OpenRig) -> None:
-    declared = Subscription("pubsub", "orders", "/declared", scopes=frozenset({"app-a"}))
-    components = Components(DEFAULT_COMPONENTS.components, (declared,), default_delivery_retry=DEFAULT_DELIVERY_RETRY)
-    rig = await open_rig(components)
-    app, other = ScriptedApp([subscription("orders")]), ScriptedApp()
-    rig.add_app("app-a", app)
-    rig.add_app("app-b", other)
-    await rig.start("app-a", "app-b")
-
-    await rig.publish(1)
-
-    await app.got(1)
-    await rig.settled()
-    assert [request.target for request in app.received] == ["/declared"]
-    assert other.received == []
-
-
-async def test_a_stop_waits_for_what_is_in_flight(rig: Rig) -> None:
-    answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
-    app = ScriptedApp([subscription()], [answer])
-    await subscribed(rig, app)
-    await rig.publish(1)
-    await app.got(1)
-
-    stopping = asyncio.create_task(rig.blocks.broker.stop(60))
-    await rig.settled()
-    still_waiting = not stopping.done()
-    answer.set_result(SUCCESS)
-    await stopping
-
-    assert still_waiting
-    assert rig.blocks.broker.store.pending() == 0
-
-
-async def test_a_stop_leaves_what_does_not_finish_for_the_next_start(rig: Rig) -> None:
-    never: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
-    app = ScriptedApp([subscription()], [never])
-    await subscribed(rig, app)
-    await rig.publish(1)
-    await app.got(1)
-
-    await rig.blocks.broker.stop(0)
-
-    assert rig.blocks.broker.store.pending() == 1
