@@ -36,6 +36,7 @@ from dapr.ext.workflow._durabletask.internal.history_events_pb2 import (
     TaskScheduledEvent,
     TimerCreatedEvent,
     TimerFiredEvent,
+    TimerOriginExternalEvent,
     WorkflowStartedEvent,
 )
 from dapr.ext.workflow._durabletask.internal.orchestration_pb2 import (
@@ -52,7 +53,13 @@ from dapr.ext.workflow._durabletask.internal.orchestration_pb2 import (
     WorkflowState,
     WorkflowVersion,
 )
-from dapr.ext.workflow._durabletask.internal.orchestrator_actions_pb2 import CompleteWorkflowAction, WorkflowAction
+from dapr.ext.workflow._durabletask.internal.orchestrator_actions_pb2 import (
+    CompleteWorkflowAction,
+    CreateChildWorkflowAction,
+    CreateTimerAction,
+    ScheduleTaskAction,
+    WorkflowAction,
+)
 from dapr.ext.workflow._durabletask.internal.orchestrator_service_pb2 import (
     ActivityRequest,
     CreateInstanceRequest,
@@ -217,8 +224,10 @@ __all__ = [
     "ChildWorkflowInstanceCreatedEvent",
     "ChildWorkflowInstanceFailedEvent",
     "CompleteWorkflowAction",
+    "CreateChildWorkflowAction",
     "CreateInstanceRequest",
     "CreateInstanceResponse",
+    "CreateTimerAction",
     "DaprWorkflowClient",
     "DetachedWorkflowInstanceCreatedEvent",
     "EventRaisedEvent",
@@ -251,6 +260,7 @@ __all__ = [
     "RerunWorkflowFromEventResponse",
     "ResumeRequest",
     "ResumeResponse",
+    "ScheduleTaskAction",
     "StringValue",
     "SuspendRequest",
     "SuspendResponse",
@@ -264,6 +274,7 @@ __all__ = [
     "TerminateResponse",
     "TimerCreatedEvent",
     "TimerFiredEvent",
+    "TimerOriginExternalEvent",
     "Timestamp",
     "WorkflowAction",
     "WorkflowInstance",

@@ -21,6 +21,7 @@ def tame_sdk_loggers() -> None:
     """
     for name, level in _SDK_LOGGERS.items():
         logger = logging.getLogger(name)
-        logger.handlers.clear()
+        # Not none at all: a workflow's context adds one where it finds none (dapr/ext/workflow/logger/logger.py).
+        logger.handlers[:] = [logging.NullHandler()]
         logger.setLevel(level)
         logger.propagate = True
