@@ -45,13 +45,22 @@ if TYPE_CHECKING:
 class WarmedAssistant:
     """An assistant that is built in a thread at the start: the SDK behind it takes seconds to import."""
 
-    def __init__(self, build: Callable[[], Assistant]) -> None:
+    def __init__(self, build: "Callable[[], Model]") -> None:
         self._build = build
+        self._model: Model | None = None
         self._built: Assistant | None = None
 
     async def warm_up(self) -> None:
-        if self._built is None:
-            self._built = await asyncio.to_thread(self._build)
+        self._model, self._built = await asyncio.to_thread(self._build_both)
+
+    async def close(self) -> None:
+        """End the model's connections."""
+        if self._model is not None:
+            await self._model.close()
+
+    def _build_both(self) -> "tuple[Model, Assistant]":
+        model = self._build()
+        return model, Assistant(model)
 
     async def reply(self, memory: UserMemory, window: Sequence[ConversationEntry], text: str) -> str:
         """As `Assistant.reply`. Raises TransientError before `warm_up` is done."""
@@ -64,7 +73,7 @@ def create_app(settings: Settings, sidecar: Sidecar | None = None, model: "Model
     """The chat service over `sidecar` (None: a real one), answering with `model` (None: that of the settings)."""
     sidecar = sidecar or DaprSidecar(settings)
     registry = CollectorRegistry()
-    assistant = WarmedAssistant(lambda: Assistant(model or build_chat_model(settings)))
+    assistant = WarmedAssistant(lambda: model or build_chat_model(settings))
     services = _services(settings, sidecar, assistant, ChatMetrics(registry))
 
     @asynccontextmanager
@@ -78,6 +87,7 @@ def create_app(settings: Settings, sidecar: Sidecar | None = None, model: "Model
             purging.cancel()
             await sidecar.stop()
             await sidecar.transport.close()
+            await assistant.close()
 
     service = Service(
         name="DACA Chat Service",

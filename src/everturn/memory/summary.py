@@ -15,10 +15,10 @@ import grpc
 from dapr.ext.workflow import DaprWorkflowContext, TaskFailedError, WorkflowActivityContext, WorkflowRuntime
 from pydantic import BaseModel, ConfigDict
 
-from everturn.errors import TransientError
 from everturn.memory.conversations import Conversations
 from everturn.memory.domain import Conversation
 from everturn.memory.refresh import Refresher
+from everturn.sidecar.workflow_errors import already_runs, sorted_workflow_errors
 from everturn.sidecar.workflows import WorkflowClient
 
 SUMMARY_WORKFLOW = "summary_workflow"
@@ -104,10 +104,9 @@ def _activity(
 
 
 async def _start(workflows: WorkflowClient, instance_id: str, given: SummaryInput) -> None:
-    try:
-        await workflows.schedule_new_workflow(SUMMARY_WORKFLOW, input=given.model_dump(), instance_id=instance_id)
-    except grpc.RpcError as error:
-        # ALREADY_EXISTS; UNKNOWN with this text from Dapr 1.18.0.
-        if error.code() == grpc.StatusCode.ALREADY_EXISTS or "already exists" in (error.details() or ""):
-            return
-        raise TransientError("the workflow engine could not start a summary", kind="workflow_engine") from error
+    with sorted_workflow_errors():
+        try:
+            await workflows.schedule_new_workflow(SUMMARY_WORKFLOW, input=given.model_dump(), instance_id=instance_id)
+        except grpc.RpcError as error:
+            if not already_runs(error):
+                raise

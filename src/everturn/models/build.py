@@ -40,9 +40,3 @@ def build_summary_model(settings: Settings) -> "Model":
     )
 
     return OfflineSummaryModel()
-
-
-def warm_up() -> None:
-    """Import what the first model call needs (two to three seconds of CPU), so that a start can do it early."""
-    prepare_sdk()
-    import everturn.models.endpoint_model  # noqa: F401, PLC0415 - imported late, see prepare_sdk
