@@ -42,6 +42,7 @@ _DISK_ERRORS = (
 class _Pending(Generic[T]):
     job: Job[T]
     done: "asyncio.Future[T]"
+    committed: Callable[[T], None] | None = None
     result: T | None = None
     error: BaseException | None = None
 
@@ -77,16 +78,17 @@ class Database:
         except (apsw.Error, OSError) as error:
             raise StartError(f"cannot open the database {str(path)!r}: {error}") from error
 
-    async def write(self, job: Job[T]) -> T:
+    async def write(self, job: Job[T], committed: Callable[[T], None] | None = None) -> T:
         """Run `job` in the loop's thread inside a transaction; its result, once committed.
 
-        A job is a few statements: the loop waits for it. An exception of the job undoes it alone and is raised here.
+        A job is a few statements: the loop waits for it. `committed` is told the result first, in the order of the
+        commits, also where the caller has gone meanwhile. An exception of the job undoes it alone and is raised here.
         Raises TransientError (kind `disk`) where the disk refuses, for example when it is full: then nothing of the
         job was kept.
         """
         if self._closed:
             raise TransientError("the database is closed", kind="stopping")
-        pending: _Pending[T] = _Pending(job, self._loop.create_future())
+        pending: _Pending[T] = _Pending(job, self._loop.create_future(), committed)
         self._waiting.append(pending)
         self._idle.clear()
         if not self._committing and not self._flush_is_due:
@@ -171,6 +173,8 @@ class Database:
         if not self._flush_is_due:
             self._flush()
         for pending in group:
+            if pending.committed is not None and pending.error is None:
+                pending.committed(pending.result)
             if pending.done.done():
                 continue
             if pending.error is not None:

@@ -1,0 +1,87 @@
+from collections import Counter
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from dapr.ext.workflow import when_all
+
+from everturn.runtime.sdk import Registered, Replay, WorkflowRuntime
+from everturn.runtime.worker import LocalWorker, WorkflowRequest
+from tests.unit.runtime_workflows.rig import Rig, until
+
+
+async def test_histories_that_nobody_works_on_take_a_bounded_place(rig: Rig) -> None:
+    @rig.workflow
+    def bulky(ctx: Any, text: str) -> Any:
+        yield ctx.wait_for_external_event("go")
+        return len(text)
+
+    await rig.open()
+    ids = [await rig.start("bulky", "x" * 1_000_000) for _ in range(30)]
+    in_memory = rig.engine.resident_instances
+
+    for instance_id in ids:
+        await rig.client.raise_workflow_event(instance_id, "go")
+    outputs = {(await rig.ended(instance_id)).serialized_output for instance_id in ids}
+
+    assert 1 <= in_memory <= 17
+    assert outputs == {"1000000"}
+
+
+class DoubtingWorker(LocalWorker):
+    """Replays every turn from its whole history too, and compares."""
+
+    def __init__(self, runtime: WorkflowRuntime) -> None:
+        super().__init__(runtime)
+        self._cold = Registered(runtime)
+        self.turns: Counter[str] = Counter()
+
+    async def run_workflow(self, request: WorkflowRequest) -> Replay:
+        warm = await super().run_workflow(request)
+        cold = self._cold.execution(request.instance_id).take(request.past_events, request.new_events)
+        assert _plain(warm) == _plain(cold)
+        self.turns[request.instance_id] += 1
+        return warm
+
+
+def _plain(replay: Replay) -> tuple[Sequence[bytes], str | None, str | None, Sequence[str]]:
+    actions = [action.SerializeToString(deterministic=True) for action in replay.actions]
+    return actions, replay.custom_status, replay.version, list(replay.patches)
+
+
+async def test_a_workflow_that_was_kept_warm_does_what_a_replay_does(rig: Rig) -> None:
+    @rig.activity
+    async def step(_ctx: Any, value: Any) -> Any:
+        return value
+
+    @rig.workflow
+    def long(ctx: Any, generation: int) -> Any:
+        ctx.set_custom_status(f"generation {generation}")
+        first = yield ctx.call_activity("step", input=str(ctx.new_guid()))
+        yield when_all([ctx.call_activity("step", input=number) for number in range(3)])
+        yield ctx.create_timer(timedelta(seconds=5))
+        patched = ctx.is_patched("tea")
+        yield ctx.wait_for_external_event("go", timeout=timedelta(seconds=50))
+        now = ctx.current_utc_datetime.isoformat()
+        last = yield ctx.call_activity("step", input=[first, patched, now])
+        if generation == 0:
+            ctx.continue_as_new(1)
+            return None
+        return last
+
+    await rig.open(worker=False)
+    worker = DoubtingWorker(rig.runtime())
+    rig.engine.register("app", worker)
+    instance_id = await rig.start("long", 0)
+
+    for _ in range(2):
+        await until(lambda: rig.clock.next_alarm_in_s == 5)
+        rig.clock.advance(5)
+        await until(lambda: rig.clock.next_alarm_in_s == 50)
+        await rig.client.pause_workflow(instance_id)
+        await rig.client.raise_workflow_event(instance_id, "go")
+        await rig.client.resume_workflow(instance_id)
+    state = await rig.ended(instance_id)
+
+    assert state.runtime_status.name == "COMPLETED", state.failure_details
+    assert worker.turns[instance_id] > 10
