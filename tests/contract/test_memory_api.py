@@ -148,6 +148,16 @@ async def test_a_window_that_is_the_whole_conversation_says_so(service: MemorySe
     assert not answer["truncated"]
 
 
+async def test_a_window_can_be_asked_for_as_its_owner_alone(service: MemoryService) -> None:
+    await service.send(event("t1", 1))
+
+    mine = await service.client.get("/conversations/s?window_chars=100&user_id=junaid")
+    anothers = await service.client.get("/conversations/s?window_chars=100&user_id=bob")
+
+    assert mine.status_code == 200
+    assert anothers.status_code == 403
+
+
 async def test_the_window_of_an_unknown_conversation_is_empty(service: MemoryService) -> None:
     answer = await service.client.get("/conversations/nobody?window_chars=10")
 

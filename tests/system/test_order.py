@@ -77,3 +77,25 @@ async def test_a_session_is_its_first_users(system: System) -> None:
 
     assert refused.status_code == 403
     assert "ann" not in refused.text
+
+
+async def test_a_conversation_that_is_anothers_is_not_shown_to_the_model(system: System) -> None:
+    event = {
+        "specversion": "1.0",
+        "id": "old-1",
+        "source": "elsewhere",
+        "type": "ConversationUpdated",
+        "data": {
+            "event_type": "ConversationUpdated",
+            "user_id": "bob",
+            "session_id": "s",
+            "user_message": "bob's secret",
+            "assistant_reply": "noted",
+        },
+    }
+    await system.memory.post("/conversations", json=event)
+
+    reply = await system.say("Hi")
+
+    assert reply.json()["degraded"] == ["history"]
+    assert "bob's secret" not in str(system.questions())

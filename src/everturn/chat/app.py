@@ -96,9 +96,11 @@ def create_app(settings: Settings, sidecar: Sidecar | None = None, model: "Model
         registry=registry,
         cors_origins=settings.cors_origins,
     )
+    turns = Turns(services)
     admission = Admission(settings.max_requests, services.metrics)
-    app = build_app(service, chat_router(settings, Intake(services), Turns(services), admission), lifespan=lifespan)
+    app = build_app(service, chat_router(settings, Intake(services), turns, admission), lifespan=lifespan)
     app.state.metrics = services.metrics
+    app.state.release_waiters = turns.release_waiters
     return app
 
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from everturn.chat.records import Context, PastEntry, TurnRecord, Window
 from everturn.chat.sessions import Place, Session
@@ -28,7 +28,7 @@ async def bring_context(
     memory_service = _MemoryService(dapr, settings)
     memory, history = await asyncio.gather(
         _either(had.memory, lambda: memory_service.memory(record.user_id)),
-        _either(had.history, lambda: memory_service.window(record.session_id)),
+        _either(had.history, lambda: memory_service.window(record.session_id, record.user_id)),
     )
     errors = [part for part in (memory, history) if isinstance(part, EverturnError)]
     errors.sort(key=lambda error: not isinstance(error, TransientError))
@@ -93,9 +93,10 @@ class _MemoryService:
     async def memory(self, user_id: str) -> UserMemory:
         return UserMemory.model_validate_json(await self._get(f"memories/{quote(user_id, safe='')}"))
 
-    async def window(self, session_id: str) -> Window:
-        path = f"conversations/{quote(session_id, safe='')}?window_chars={self._window_chars}"
-        return Window.model_validate_json(await self._get(path))
+    async def window(self, session_id: str, user_id: str) -> Window:
+        """Of this user's conversation alone: events that did not come from here can have given it to another."""
+        query = urlencode({"window_chars": self._window_chars, "user_id": user_id})
+        return Window.model_validate_json(await self._get(f"conversations/{quote(session_id, safe='')}?{query}"))
 
     async def _get(self, path: str) -> bytes:
         try:

@@ -43,12 +43,20 @@ class Turns:
 
     def __init__(self, services: TurnServices) -> None:
         self._services = services
+        self._waiters_released = False
+
+    def release_waiters(self) -> None:
+        """Let nobody wait any longer: the process stops, and what is not done yet is done after the next start."""
+        self._waiters_released = True
 
     async def wait(self, turn_id: str, seconds: float) -> TurnRecord:
         """The turn's record once it has ended, or as it is after `seconds`. Outlasts a sidecar that is away."""
         record = (await self._services.records.get(turn_id)).record
         deadline = asyncio.get_running_loop().time() + seconds
-        while record.outcome is None and (left_s := deadline - asyncio.get_running_loop().time()) > 0:
+        while record.outcome is None and not self._waiters_released:
+            left_s = deadline - asyncio.get_running_loop().time()
+            if left_s <= 0:
+                break
             try:
                 async with asyncio.timeout(left_s):
                     record = await self._look_again(record)

@@ -7,11 +7,11 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from everturn.contracts.memory import ConversationEntry, ConversationHistory, UserMemory
-from everturn.memory.domain import StoredTurn
+from everturn.memory.domain import Conversation, StoredTurn
 from everturn.memory.stores import Stores
 from everturn.web.bodies import new_router
 from everturn.web.paths import PathId
-from everturn.web.problems import problem_responses
+from everturn.web.problems import Problem, problem_responses
 
 
 class Initialized(BaseModel):
@@ -60,11 +60,16 @@ def memory_router(stores: Stores) -> APIRouter:
         "/conversations/{session_id}",
         tags=["conversations"],
         summary="A conversation, or the end of it",
-        responses=_STORE_AWAY,
+        responses=problem_responses(403, 503),
         response_model=ConversationHistory | ConversationWindow,
     )
-    async def get_conversation(session_id: PathId, window_chars: WindowChars = None) -> Response:
-        body = await _conversation(stores, session_id, window_chars)
+    async def get_conversation(
+        session_id: PathId, window_chars: WindowChars = None, user_id: OwnerId = None
+    ) -> Response:
+        conversation = await stores.conversations.find(session_id)
+        if conversation is not None and user_id not in (None, conversation.owner):
+            raise Problem(403, f"session {session_id!r} belongs to another user")
+        body = await _conversation(stores, session_id, conversation, window_chars)
         # Encoded here, once: a long history would be copied several times on its way through response models.
         return Response(body.model_dump_json(), media_type="application/json")
 
@@ -81,13 +86,17 @@ WindowChars = Annotated[
     ),
 ]
 
+OwnerId = Annotated[
+    str | None,
+    Query(description="Only if the conversation is this user's; 403 where it is another's."),
+]
+
 _STORE_AWAY = problem_responses(503)
 
 
 async def _conversation(
-    stores: Stores, session_id: str, window_chars: int | None
+    stores: Stores, session_id: str, conversation: Conversation | None, window_chars: int | None
 ) -> ConversationHistory | ConversationWindow:
-    conversation = await stores.conversations.find(session_id)
     if conversation is None:
         return _empty(window_chars)
     if window_chars is None:
