@@ -28,6 +28,12 @@ OFFLINE_MODEL_NAME = "offline-demo"
 Port = Annotated[int, Field(ge=1, le=65535)]
 Attempts = Annotated[int, Field(ge=1, le=1_000)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+# A century. Twice as many days, added to any date of today, are still a date (claims are kept twice as long as turns).
+_MOST_DAYS = 36_500
+Days = Annotated[float, Field(gt=0, le=_MOST_DAYS, allow_inf_nan=False)]
+Hours = Annotated[float, Field(gt=0, le=24 * _MOST_DAYS, allow_inf_nan=False)]
+# Far more than any model takes; in characters still a number that every JSON reader keeps (RFC 8259 section 6).
+_MOST_TOKENS = 1_000_000_000
 
 
 class Settings(BaseSettings):
@@ -74,11 +80,12 @@ class Settings(BaseSettings):
 
     max_text_chars: int = Field(32_000, ge=1, description="longest text of a message, in characters; longer gets 413")
     history_tokens: int = Field(
-        8_000, ge=1, description="window of history for a model call, in tokens of 4 characters"
+        8_000, ge=1, le=_MOST_TOKENS, description="window of history for a model call, in tokens of 4 characters"
     )
     max_requests: int = Field(2_000, ge=1, description="messages that are answered at once; more get 503")
-    keep_workflows_hours: float = Field(24, gt=0, description="hours that the workflow of an ended turn is kept")
-    keep_turns_days: float = Field(30, gt=0, description="days that a turn's record, reply and key are kept")
+    max_model_calls: int = Field(200, ge=1, description="replies that are generated at once; more wait their turn")
+    keep_workflows_hours: Hours = Field(24, description="hours that the workflow of an ended turn is kept")
+    keep_turns_days: Days = Field(30, description="days that a turn's record, reply and key are kept")
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         ("http://localhost:3000",), description="comma-separated origins that browsers may call from"
     )

@@ -1,9 +1,12 @@
 """One session, one turn at a time, in the order of acceptance; other sessions do not wait."""
 
 import asyncio
+from pathlib import Path
 
+from everturn.testing.clock import ManualClock
 from everturn.testing.model_answers import Held, completion, status
-from tests.system.conftest import System
+from everturn.testing.model_endpoint import ModelEndpoint
+from tests.system.conftest import System, running
 
 
 async def held(system: System, text: str = "first") -> tuple[str, asyncio.Event]:
@@ -99,3 +102,24 @@ async def test_a_conversation_that_is_anothers_is_not_shown_to_the_model(system:
 
     assert reply.json()["degraded"] == ["history"]
     assert "bob's secret" not in str(system.questions())
+
+
+async def test_no_more_models_are_asked_at_once_than_the_settings_allow(
+    tmp_path: Path, endpoint: ModelEndpoint, clock: ManualClock
+) -> None:
+    release = asyncio.Event()
+    endpoint.script(*(Held(release, completion("hello")) for _ in range(3)))
+    async with running(tmp_path, endpoint, clock, max_model_calls=2) as system:
+        turn_ids = [await system.accept("Hi", session=f"s{n}") for n in range(3)]
+        await endpoint.asked(2)
+
+        async def third_generates() -> bool:
+            steps = (await system.turn(turn_ids[2]))["steps"]
+            return [step["name"] for step in steps] == ["fetch_context", "generate_response"]
+
+        await system.until(third_generates, moving=False)
+
+        assert len(system.questions()) == 2
+        release.set()
+        for turn_id in turn_ids:
+            assert (await system.ended(turn_id))["status"] == "completed"

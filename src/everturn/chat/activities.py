@@ -47,7 +47,11 @@ async def fetch_context(call: StepCall) -> None:
         raise error
 
 
-@step(GENERATE_RESPONSE, timeout_s=lambda settings: settings.generate_timeout_s)
+@step(
+    GENERATE_RESPONSE,
+    timeout_s=lambda settings: settings.generate_timeout_s,
+    at_once=lambda settings: settings.max_model_calls,
+)
 async def generate_response(call: StepCall) -> None:
     """Ask the model and store its reply in the record; a reply that is stored already is not asked for again."""
     record = await call.record()

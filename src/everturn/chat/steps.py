@@ -22,6 +22,8 @@ from everturn.settings import Settings
 log = logging.getLogger(__name__)
 
 DEFAULT_TIMEOUT_S = 30.0
+# More of them at once would only slow each other down, past their time limits.
+DEFAULT_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,22 +54,27 @@ StepFunction = Callable[[StepCall], Awaitable[Any]]
 class _Declared:
     function: StepFunction
     timeout_s: Callable[[Settings], float]
+    at_once: Callable[[Settings], int]
 
 
 _STEPS: dict[str, _Declared] = {}
 
 
 def step(
-    name: str, *, timeout_s: Callable[[Settings], float] = lambda _: DEFAULT_TIMEOUT_S
+    name: str,
+    *,
+    timeout_s: Callable[[Settings], float] = lambda _: DEFAULT_TIMEOUT_S,
+    at_once: Callable[[Settings], int] = lambda _: DEFAULT_AT_ONCE,
 ) -> Callable[[StepFunction], StepFunction]:
     """Declare a coroutine function as the activity `name`, with seconds that one attempt may take.
 
+    At most `at_once` attempts run in a process; others wait, which does not count as their time.
     It runs at least once for each attempt, perhaps again after a crash: say how its effect is idempotent. It raises
     TransientError to be tried again and TerminalError to fail for good; what it returns must be small JSON.
     """
 
     def declare(function: StepFunction) -> StepFunction:
-        _STEPS[name] = _Declared(function, timeout_s)
+        _STEPS[name] = _Declared(function, timeout_s, at_once)
         return function
 
     return declare
@@ -83,10 +90,15 @@ def _activity(
     name: str, declared: _Declared, services: TurnServices
 ) -> Callable[[WorkflowActivityContext, dict[str, Any]], Awaitable[Any]]:
     timeout_s = declared.timeout_s(services.settings)
+    places = asyncio.Semaphore(declared.at_once(services.settings))
 
     async def run(_: WorkflowActivityContext, given: dict[str, Any]) -> Any:
         details = dict(given)
         call = StepCall(details.pop("turn_id"), details.pop("attempt", 1), details, services)
+        async with places:
+            return await attempt(call)
+
+    async def attempt(call: StepCall) -> Any:
         started = time.perf_counter()
         try:
             async with asyncio.timeout(timeout_s):

@@ -74,8 +74,11 @@ class Turns:
         return (await self._services.records.get(record.turn_id)).record
 
     async def view(self, turn_id: str) -> Turn:
-        """The turn as a client sees it."""
-        return await self._view(await self._standing(turn_id))
+        """The turn as a client sees it. While it waits, what should run before it is seen to run."""
+        standing = await self._standing(turn_id)
+        if standing.status is TurnStatus.QUEUED:
+            await self._nudge(standing.record)
+        return await self._view(standing)
 
     async def cancel(self, turn_id: str) -> Turn:
         """End the turn without a reply. Once its reply is being saved it can only complete: then `ended` as well."""
