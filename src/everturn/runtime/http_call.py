@@ -12,7 +12,7 @@ from everturn.runtime.components import Components
 from everturn.runtime.dapr_errors import DaprError, malformed
 from everturn.runtime.pubsub import Broker
 from everturn.runtime.secrets import SecretStore, open_secret_store
-from everturn.runtime.state import StateStore
+from everturn.runtime.state import StateFile, StateStore
 from everturn.runtime.store.database import Database
 from everturn.sidecar.wire import Request, Response
 
@@ -24,12 +24,19 @@ JSON = {"content-type": "application/json"}
 class BuildingBlocks:
     """What all apps of a runtime share. `secret_stores`: by component name."""
 
-    database: Database
-    clock: Clock
+    state: StateFile
     components: Components
     channels: AppChannels
     broker: Broker
     secret_stores: Mapping[str, SecretStore]
+
+    @property
+    def database(self) -> Database:
+        return self.state.database
+
+    @property
+    def clock(self) -> Clock:
+        return self.state.clock
 
     @classmethod
     def over(cls, database: Database, clock: Clock, components: Components) -> "BuildingBlocks":
@@ -40,8 +47,7 @@ class BuildingBlocks:
             if component.type.startswith("secretstores.")
         }
         return cls(
-            database,
-            clock,
+            StateFile(database, clock),
             components,
             AppChannels(),
             Broker(database, clock, components),
@@ -64,7 +70,7 @@ class AppView:
             component = self.blocks.components.find("state.", name, self.app_id)
             if component is None:
                 raise DaprError(400, "ERR_STATE_STORE_NOT_FOUND", f"state store {name} is not found")
-            store = StateStore(self.blocks.database, self.blocks.clock, component, self.app_id)
+            store = StateStore(self.blocks.state, component, self.app_id)
             self._stores[name] = store
         return store
 

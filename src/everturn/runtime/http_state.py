@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 from everturn.runtime.dapr_errors import DaprError, malformed
 from everturn.runtime.http_call import JSON, NO_CONTENT, AppView, Call
 from everturn.runtime.raw_json import JsonError, JsonReader
-from everturn.runtime.state import Found, Write
+from everturn.runtime.state import Write
+from everturn.runtime.state_cache import Found
 from everturn.sidecar.wire import Response
 
 T = TypeVar("T")

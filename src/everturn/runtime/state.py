@@ -4,8 +4,8 @@ Semantics: https://docs.dapr.io/reference/api/state_api/, and of what differs be
 """
 
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 
 import apsw
 
@@ -13,13 +13,14 @@ from everturn.errors import TransientError
 from everturn.runtime.clock import Clock
 from everturn.runtime.components import Component
 from everturn.runtime.dapr_errors import DaprError, malformed
+from everturn.runtime.state_cache import Found, KeyName, StateCache
 from everturn.runtime.store.database import Database
 
 # A sweep holds the writer for one batch of this many keys at a time.
 _SWEEP_BATCH = 500
 
 _LIVE = "(expires_at IS NULL OR expires_at > :now)"
-_GET = f"SELECT value, etag, expires_at FROM state WHERE store = :store AND key = :key AND {_LIVE}"  # noqa: S608
+_GET = "SELECT value, etag, expires_at FROM state WHERE store = ? AND key = ?"
 _UPSERT = """
 INSERT INTO state (store, key, value, etag, expires_at) VALUES (:store, :key, :value, :new_etag, :expires_at)
 ON CONFLICT (store, key) DO UPDATE SET value = :value, etag = :new_etag, expires_at = :expires_at
@@ -32,15 +33,6 @@ WHERE store = :store AND key = :key AND etag = :etag AND {_LIVE}
 _DELETE = "DELETE FROM state WHERE store = :store AND key = :key"
 _DELETE_IF = f"{_DELETE} AND etag = :etag AND {_LIVE}"
 _SWEEP = "DELETE FROM state WHERE id IN (SELECT id FROM state WHERE expires_at <= ? LIMIT ?)"
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A value, as JSON text in UTF-8, and the ETag under which it stands until the next write."""
-
-    value: bytes
-    etag: str
-    expires_at: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +50,15 @@ class Write:
     ttl_s: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class StateFile:
+    """What all stores of a database share. `recent` knows of every write, so there is one for a database."""
+
+    database: Database
+    clock: Clock
+    recent: StateCache = field(default_factory=StateCache)
+
+
 class StateStore:
     """The state of one component for one app.
 
@@ -65,28 +66,39 @@ class StateStore:
     does not let it.
     """
 
-    def __init__(self, database: Database, clock: Clock, component: Component, app_id: str) -> None:
-        self._database = database
-        self._clock = clock
+    def __init__(self, state: "StateFile", component: Component, app_id: str) -> None:
+        self._database = state.database
+        self._clock = state.clock
+        self._recent = state.recent
         self._name = component.name
         self._prefix = _key_prefix(component, app_id)
 
     def get(self, key: str) -> Found | None:
         """The value of `key` as of the last commit, None where there is none."""
-        bindings = {"store": self._name, "key": self._full_key(key), "now": self._clock.now()}
+        name, now = (self._name, self._full_key(key)), self._clock.now()
+        found = self._recent.get(name)
+        if found is None:
+            found = self._read(key, name)
+        return found if found is not None and found.is_live(now) else None
+
+    def _read(self, key: str, name: KeyName) -> Found | None:
         try:
-            rows = self._database.read(_GET, bindings)
+            rows = self._database.read(_GET, name)
         except TransientError as error:
             raise DaprError(
                 500, "ERR_STATE_GET", f"fail to get {key} from state store {self._name}: {error.message}"
             ) from error
-        return Found(*rows[0]) if rows else None
+        if not rows:
+            return None
+        found = Found(*rows[0])
+        self._recent.put(name, found)
+        return found
 
     async def save(self, writes: Sequence[Write]) -> None:
         """Make each of `writes` that its guard allows; on disk when this returns. Not atomic, as on Dapr."""
         bound = self._bind_all(writes)
         try:
-            lost = await self._database.write(lambda cursor: _apply_each(cursor, bound))
+            lost = await self._write_each(bound)
         except TransientError as error:
             raise self._save_error(500, error.message) from error
         if lost:
@@ -97,7 +109,7 @@ class StateStore:
         what = f"failed deleting state with key {key}"
         bound = self._bind_all([Write(key, None, etag)])
         try:
-            lost = await self._database.write(lambda cursor: _apply_each(cursor, bound))
+            lost = await self._write_each(bound)
         except TransientError as error:
             raise DaprError(500, "ERR_STATE_DELETE", f"{what}: {error.message}") from error
         if lost:
@@ -107,11 +119,25 @@ class StateStore:
         """Make all of `writes`, in order, or none. A guard that does not hold is a 500, as on Dapr."""
         bound = self._bind_all(writes)
         try:
-            await self._database.write(lambda cursor: _apply_all(cursor, bound))
+            await self._database.write(lambda cursor: _apply_all(cursor, bound), lambda _: self._remember(bound, ()))
         except (_GuardError, TransientError) as error:
             raise DaprError(
                 500, "ERR_STATE_TRANSACTION", f"error while executing state transaction: {error}"
             ) from error
+
+    async def _write_each(self, bound: "Sequence[_Bound]") -> list[str]:
+        return await self._database.write(
+            lambda cursor: _apply_each(cursor, bound), lambda lost: self._remember(bound, lost)
+        )
+
+    def _remember(self, bound: "Sequence[_Bound]", lost: Collection[str]) -> None:
+        """These writes are on disk, those to the keys in `lost` perhaps not."""
+        for write in bound:
+            name = (self._name, write.full_key)
+            if write.found is None or write.key in lost:
+                self._recent.drop(name)
+            else:
+                self._recent.put(name, write.found)
 
     def _save_error(self, status: int, reason: str) -> DaprError:
         return DaprError(status, "ERR_STATE_SAVE", f"failed saving state in state store {self._name}: {reason}")
@@ -132,18 +158,23 @@ class StateStore:
         return [self._bind(write, now) for write in writes]
 
     def _bind(self, write: Write, now: float) -> "_Bound":
+        # Opaque, and never the same again: a key that was deleted and made anew is another one.
+        new_etag = secrets.token_hex(8)
+        expires_at = now + write.ttl_s if write.ttl_s is not None else None
+        full_key = self._full_key(write.key)
         return _Bound(
             write.key,
+            full_key,
+            None if write.value is None else Found(write.value, new_etag, expires_at),
             _statement(write),
             guarded=write.etag is not None or write.first_write,
             bindings={
                 "store": self._name,
-                "key": self._full_key(write.key),
+                "key": full_key,
                 "value": write.value,
                 "etag": write.etag,
-                # Opaque, and never the same again: a key that was deleted and made anew is another one.
-                "new_etag": secrets.token_hex(8),
-                "expires_at": now + write.ttl_s if write.ttl_s is not None else None,
+                "new_etag": new_etag,
+                "expires_at": expires_at,
                 "now": now,
             },
         )
@@ -167,7 +198,11 @@ async def sweep_expired(database: Database, clock: Clock) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Bound:
+    """A write ready for SQL; `found` is what a read finds after it."""
+
     key: str
+    full_key: str
+    found: Found | None
     statement: str
     guarded: bool
     bindings: dict[str, str | bytes | float | None]

@@ -32,17 +32,17 @@ class FaultyDatabase(Database):
         assert isinstance(database, cls)
         return database
 
-    async def write(self, job: Job[T]) -> T:
+    async def write(self, job: Job[T], committed: Callable[[T], None] | None = None) -> T:
         if self.full:
             self.refused += 1
             raise TransientError("the database could not be written: disk full", kind="disk")
         if self.writes_left is None:
-            return await super().write(job)
+            return await super().write(job, committed)
         self.writes_left -= 1
         if self.writes_left >= 0 and not self.dead:
-            return await super().write(job)
+            return await super().write(job, committed)
         if self.dies_after and not self.dead:
-            await super().write(job)
+            await super().write(job, committed)
         self.dead = True
         never: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         return await never
