@@ -65,9 +65,9 @@ def _run(options: argparse.Namespace) -> None:
     match options.command:
         case "up":
             settings = load_settings()  # a wrong one is told before the long import
-            from everturn.cli.up import run_up  # noqa: PLC0415
+            from everturn.cli.up import UpOptions, run_up  # noqa: PLC0415
 
-            run_up(settings, faults=options.faults)
+            run_up(settings, UpOptions(faults=options.faults))
         case "chat":
             from everturn.cli.chat import ChatOptions, run_chat  # noqa: PLC0415
 

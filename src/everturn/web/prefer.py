@@ -14,10 +14,13 @@ class Preferences:
     wait_s: float | None = None
 
 
-def preferences_of(
+async def preferences_of(
     prefer: Annotated[list[str] | None, Header(description="`respond-async`, `wait=N` seconds (RFC 7240).")] = None,
 ) -> Preferences:
-    """The preferences of a request, as a FastAPI dependency. Of a preference given twice the first counts."""
+    """The preferences of a request, as a FastAPI dependency. Of a preference given twice the first counts.
+
+    A coroutine, because FastAPI runs a plain function in a thread of its own.
+    """
     respond_async, wait_s = False, None
     for token in ",".join(prefer or []).split(","):
         name, _, value = (part.strip().strip('"') for part in token.split(";")[0].partition("="))

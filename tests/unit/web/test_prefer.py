@@ -17,10 +17,10 @@ from everturn.web.prefer import Preferences, preferences_of
         (["wait=0"], Preferences(wait_s=0)),
     ],
 )
-def test_preferences_are_read(header: list[str] | None, expected: Preferences) -> None:
-    assert preferences_of(header) == expected
+async def test_preferences_are_read(header: list[str] | None, expected: Preferences) -> None:
+    assert await preferences_of(header) == expected
 
 
 @pytest.mark.parametrize("header", ["wait=soon", "wait=-1", "wait", "return=minimal", ",,;", "wait=\u0663"])
-def test_what_cannot_be_read_is_ignored(header: str) -> None:
-    assert preferences_of([header]) == Preferences()
+async def test_what_cannot_be_read_is_ignored(header: str) -> None:
+    assert await preferences_of([header]) == Preferences()
