@@ -93,6 +93,22 @@ def test_a_wrong_port_is_named_in_one_line(port: str, monkeypatch: pytest.Monkey
     assert "\n" not in sentence
 
 
+@pytest.mark.parametrize("setting", ["EVERTURN_KEEP_TURNS_DAYS", "EVERTURN_KEEP_WORKFLOWS_HOURS"])
+@pytest.mark.parametrize("span", ["0", "nan", "inf", "1e12"])
+def test_a_time_to_keep_things_that_no_calendar_holds_is_refused(
+    monkeypatch: pytest.MonkeyPatch, setting: str, span: str
+) -> None:
+    message = refusal(monkeypatch, **{setting: span})
+
+    assert message.startswith(f"{setting}: ")
+
+
+def test_a_window_of_history_beyond_all_numbers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    message = refusal(monkeypatch, EVERTURN_HISTORY_TOKENS="1000000000001")
+
+    assert message.startswith("EVERTURN_HISTORY_TOKENS: ")
+
+
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "soon"])
 def test_a_time_that_is_no_positive_number_is_refused(seconds: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "EVERTURN_REQUEST_WAIT_S" in refusal(monkeypatch, EVERTURN_REQUEST_WAIT_S=seconds)
