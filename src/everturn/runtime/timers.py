@@ -11,6 +11,7 @@ from everturn.runtime.store.workflow_store import TimerRow
 _MAX_AT_ONCE = 100
 # Disarmed timers stay in the heap until they would fire, or until they are this many more than the armed ones.
 _MAX_LITTER = 10_000
+_NEVER = float("inf")
 
 Fire = Callable[[InstanceId, TimerRow], None]
 
@@ -24,7 +25,7 @@ class Timers:
         self._armed: dict[tuple[int, int], tuple[InstanceId, TimerRow]] = {}
         self._heap: list[tuple[float, int, int]] = []
         self._alarm: Alarm | None = None
-        self._alarm_at = float("inf")
+        self._alarm_at = _NEVER
 
     def __len__(self) -> int:
         return len(self._armed)
@@ -35,34 +36,40 @@ class Timers:
         self._set_alarm()
 
     def disarm(self, key: int, timer_id: int) -> None:
-        self._armed.pop((key, timer_id), None)
-        if len(self._heap) > len(self._armed) + _MAX_LITTER:
-            self._heap = [(timer.fire_at, timer.key, timer.timer_id) for _, timer in self._armed.values()]
-            heapq.heapify(self._heap)
+        if self._armed.pop((key, timer_id), None) is not None:
+            self._set_alarm()
+            if len(self._heap) > len(self._armed) + _MAX_LITTER:
+                self._heap = [(timer.fire_at, timer.key, timer.timer_id) for _, timer in self._armed.values()]
+                heapq.heapify(self._heap)
 
     def stop(self) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
         self._armed.clear()
-        self._heap.clear()
+        self._set_alarm()
 
     def _set_alarm(self) -> None:
-        if not self._heap or self._heap[0][0] >= self._alarm_at:
+        """Have the alarm ring for the first timer that is armed, if any."""
+        while self._heap and not self._is_armed(self._heap[0]):
+            heapq.heappop(self._heap)
+        ring_at = self._heap[0][0] if self._heap else _NEVER
+        if ring_at == self._alarm_at:
             return
         if self._alarm is not None:
             self._alarm.cancel()
-        self._alarm_at = self._heap[0][0]
-        self._alarm = self._clock.call_at(self._alarm_at, self._ring)
+        self._alarm_at = ring_at
+        self._alarm = self._clock.call_at(ring_at, self._ring) if self._heap else None
+
+    def _is_armed(self, entry: tuple[float, int, int]) -> bool:
+        fire_at, key, timer_id = entry
+        armed = self._armed.get((key, timer_id))
+        return armed is not None and armed[1].fire_at == fire_at
 
     def _ring(self) -> None:
-        self._alarm, self._alarm_at = None, float("inf")
+        self._alarm, self._alarm_at = None, _NEVER
         now = self._clock.now()
-        fired = 0
-        while self._heap and self._heap[0][0] <= now and fired < _MAX_AT_ONCE:
-            fire_at, key, timer_id = heapq.heappop(self._heap)
-            owner_and_timer = self._armed.get((key, timer_id))
-            if owner_and_timer is not None and owner_and_timer[1].fire_at == fire_at:
-                del self._armed[key, timer_id]
-                self._fire(*owner_and_timer)
-                fired += 1
+        for _ in range(_MAX_AT_ONCE):
+            if not self._heap or self._heap[0][0] > now:
+                break
+            entry = heapq.heappop(self._heap)
+            if self._is_armed(entry):
+                self._fire(*self._armed.pop(entry[1:]))
         self._set_alarm()
