@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -173,6 +174,22 @@ async def test_an_invocation_returns_the_other_apps_answer(client: DaprClient, b
 
     assert response.body == b'{"a":1}'
     assert app.received[0].target == "/memories/a%2Fb?window_chars=10"
+
+
+@pytest.mark.parametrize(
+    "segment", ["a%2Fb", "a%252Fb", "%2E%2E", "..", ".", "%3F%23", "a%20b", "%C3%A9", "%2F", "a%2F"]
+)
+async def test_an_encoded_path_arrives_with_the_same_meaning(
+    client: DaprClient, blocks: BuildingBlocks, segment: str
+) -> None:
+    app = ScriptedApp()
+    add_app(blocks, app)
+
+    await client.invoke("memory", "GET", f"memories/{segment}")
+
+    first, arrived = app.received[0].target.removeprefix("/").split("/")
+    assert first == "memories"
+    assert unquote(arrived) == unquote(segment)
 
 
 async def test_an_answer_404_of_the_other_app_is_a_terminal_error(client: DaprClient, blocks: BuildingBlocks) -> None:

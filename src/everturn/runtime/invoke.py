@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from everturn.errors import TransientError
 from everturn.runtime.channels import AppChannels
 from everturn.runtime.dapr_errors import DaprError
+from everturn.runtime.method_path import onward_path
 from everturn.sidecar.wire import Request, Response
 
 # Of one connection only (RFC 9110 section 7.6.1), or between the caller and its sidecar.
@@ -26,16 +27,22 @@ _NOT_PASSED_ON = frozenset(
 
 
 async def invoke_app(channels: AppChannels, caller: str, app_id: str, request: Request) -> Response:
-    """Send `request` (its target is the app's own path) to `app_id`; its answer, whatever the status.
+    """Send `request` (its target is the method's path and query) to `app_id`; its answer, whatever the status.
 
-    Raises DaprError (500 ERR_DIRECT_INVOKE) where there is no such app or it gave no answer.
+    Raises DaprError (500 ERR_DIRECT_INVOKE) where there is no such app, its path cannot be handed on, or it gave no
+    answer.
     """
     channel = channels.find(app_id)
     if channel is None:
         raise _failed(app_id, "failed to resolve address: no host found with the given ID")
+    path, mark, query = request.target.partition("?")
+    try:
+        target = f"{onward_path(path)}{mark}{query}"
+    except ValueError as error:
+        raise _failed(app_id, str(error)) from error
     headers = {**_passed_on(request.headers), "dapr-caller-app-id": caller, "dapr-callee-app-id": app_id}
     try:
-        response = await channel.send(Request(request.method, request.target, headers, request.body))
+        response = await channel.send(Request(request.method, target, headers, request.body))
     except TransientError as error:
         raise _failed(app_id, error.message) from error
     return Response(response.status, _passed_on(response.headers), response.body)

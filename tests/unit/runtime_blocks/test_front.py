@@ -62,7 +62,7 @@ async def test_an_invocation_reaches_the_app_as_it_was_sent(sidecar: Transport, 
     rig.add_app("app-b", app)
 
     response = await sidecar.send(
-        Request("PUT", "/v1.0/invoke/app-b/method/a%2Fb/c?q=1&q=2", {"x-asked": "1", "host": "sidecar"}, b"body")
+        Request("PUT", "/v1.0/invoke/app-b/method/a%252Fb/c?q=1&q=2", {"x-asked": "1", "host": "sidecar"}, b"body")
     )
 
     (request,) = app.received
@@ -103,6 +103,14 @@ async def test_without_an_app_token_the_callers_token_is_not_passed_on(rig: Rig)
     await rig.front().handle(Request("GET", "/v1.0/invoke/app-b/method/x", {"dapr-api-token": "secret"}))
 
     assert "dapr-api-token" not in app.received[0].headers
+
+
+async def test_invoking_a_path_that_cannot_be_handed_on_is_500(sidecar: Transport, rig: Rig) -> None:
+    rig.add_app("app-b", ScriptedApp())
+
+    response = await sidecar.send(Request("GET", "/v1.0/invoke/app-b/method/a%3Fb"))
+
+    assert error(response) == (500, "ERR_DIRECT_INVOKE")
 
 
 async def test_invoking_an_unknown_app_is_500(sidecar: Transport) -> None:
