@@ -20,7 +20,10 @@ list:
 	@echo '  make format   put the code into the house format'
 	@echo '  make clean    remove what make built; conversations in .everturn stay'
 	@echo
-	@echo '  planned: bench, chaos, dapr, up-dapr, bench-dapr'
+	@echo '  make dapr     build real Dapr from its Go modules, once (about five minutes, needs Go)'
+	@echo '  make up-dapr  start both services on real Dapr, with a sidecar each and Redis'
+	@echo
+	@echo '  planned: bench, chaos, bench-dapr'
 
 up:
 	@$(SETUP) runtime
@@ -46,7 +49,15 @@ format:
 	$(BIN)/ruff format .
 	$(BIN)/python tools/settings_reference.py
 
-bench chaos dapr up-dapr bench-dapr:
+dapr:
+	@$(SETUP) runtime
+	@$(BIN)/python -m tools.dapr.build
+
+up-dapr:
+	@$(SETUP) runtime
+	@exec $(BIN)/python -m tools.dapr.up
+
+bench chaos bench-dapr:
 	@echo 'make $@ is planned and not built yet.' >&2; exit 1
 
 clean:

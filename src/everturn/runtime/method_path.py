@@ -1,6 +1,7 @@
 """The path of an invocation on its way to the app, as Dapr 1.18 hands it on.
 
-Its sources: pkg/api/http/directmessaging.go and pkg/messaging/method/normalize.go of github.com/dapr/dapr. It is decoded once, cleaned, and made into a URL again: what is to arrive percent-encoded is sent encoded twice.
+Its sources: pkg/api/http/directmessaging.go and pkg/messaging/method/normalize.go of github.com/dapr/dapr.
+It is decoded once, cleaned, and made into a URL again: what is to arrive percent-encoded is sent encoded twice.
 """
 
 import posixpath

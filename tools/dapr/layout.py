@@ -1,0 +1,125 @@
+"""Where the processes of a Dapr system listen and keep what they keep: ports on loopback, one folder."""
+
+import socket
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class SidecarPorts:
+    """Ports of one service and of its sidecar."""
+
+    app: int
+    http: int
+    grpc: int
+    internal: int
+    metrics: int
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerPorts:
+    """Ports of the scheduler and of the etcd in it."""
+
+    grpc: int
+    health: int
+    metrics: int
+    etcd_client: int
+    etcd_peer: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlacementPorts:
+    grpc: int
+    health: int
+    metrics: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Every port that a system listens on."""
+
+    redis: int
+    placement: PlacementPorts
+    scheduler: SchedulerPorts
+    chat: SidecarPorts
+    memory: SidecarPorts
+
+
+def usual_ports(chat: int, memory: int) -> Ports:
+    """Dapr's usual ports (docs/reference/settings.md), and Redis where no other Redis is expected."""
+    return Ports(
+        redis=6390,
+        placement=PlacementPorts(grpc=50005, health=8091, metrics=9191),
+        scheduler=SchedulerPorts(grpc=50006, health=8092, metrics=9192, etcd_client=2379, etcd_peer=2380),
+        chat=SidecarPorts(app=chat, http=3500, grpc=50001, internal=50011, metrics=9193),
+        memory=SidecarPorts(app=memory, http=3501, grpc=50002, internal=50012, metrics=9194),
+    )
+
+
+def free_ports() -> Ports:
+    """Ports that nobody listens on now."""
+    found = iter(_free(19))
+
+    def take(count: int) -> list[int]:
+        return [next(found) for _ in range(count)]
+
+    return Ports(
+        redis=next(found),
+        placement=PlacementPorts(*take(3)),
+        scheduler=SchedulerPorts(*take(5)),
+        chat=SidecarPorts(*take(5)),
+        memory=SidecarPorts(*take(5)),
+    )
+
+
+def taken_port(ports: Ports) -> int | None:
+    """A port of `ports` that another program listens on; None where all are free."""
+    for port in _flat(astuple(ports)):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                return port
+    return None
+
+
+def _flat(values: tuple[object, ...]) -> list[int]:
+    found: list[int] = []
+    for value in values:
+        if isinstance(value, tuple):
+            found += _flat(value)
+        elif isinstance(value, int):
+            found.append(value)
+    return found
+
+
+def _free(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind((HOST, 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A system's folder and ports; `binaries` holds daprd, placement and scheduler, `components` the Dapr files."""
+
+    folder: Path
+    ports: Ports
+    binaries: Path
+    components: Path
+
+    @property
+    def logs(self) -> Path:
+        return self.folder / "logs"
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "config.yaml"

@@ -1,0 +1,89 @@
+"""One process of a system: started in a group of its own, its output in a file, ended with whoever started it."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """How a process is started. `listens`: what a person is told of it. `stop_s`: seconds for a gentle stop."""
+
+    name: str
+    arguments: Sequence[str]
+    environment: Mapping[str, str]
+    listens: str
+    stop_s: float = 10.0
+
+
+@dataclass(slots=True)
+class Process:
+    """A process that runs, or has ended."""
+
+    command: Command
+    log: Path
+    _popen: "subprocess.Popen[bytes]" = field(repr=False)
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    @property
+    def has_ended(self) -> bool:
+        return self._popen.poll() is not None
+
+    def stop(self) -> None:
+        """End it gently; at once where that takes longer than the command allows."""
+        self._signal(signal.SIGTERM)
+        try:
+            self._popen.wait(self.command.stop_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def kill(self) -> None:
+        """End it as `kill -9` does, with all that it started."""
+        self._signal(signal.SIGKILL)
+        self._popen.wait()
+
+    def last_lines(self, count: int = 5) -> str:
+        return "\n".join(self.log.read_text("utf-8", "replace").splitlines()[-count:])
+
+    def _signal(self, number: signal.Signals) -> None:
+        if not self.has_ended:
+            os.killpg(self._popen.pid, number)
+
+
+def start(command: Command, logs: Path, folder: Path) -> Process:
+    """Start `command` in `folder`. A Ctrl-C at the terminal does not reach it; the death of this process ends it."""
+    log = logs / f"{command.name}.log"
+    with log.open("ab") as output:
+        popen = subprocess.Popen(
+            list(command.arguments),
+            cwd=folder,
+            env=dict(command.environment),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_death_with_parent(),  # noqa: PLW1509 - no thread runs here, and there is no other way
+        )
+    return Process(command, log, popen)
+
+
+def _death_with_parent() -> Callable[[], None] | None:
+    """What makes Linux kill a child when this process is killed; None on other systems, which cannot."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+
+    def ask() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    return ask

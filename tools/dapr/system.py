@@ -1,0 +1,231 @@
+"""A whole system on real Dapr: Redis, placement, scheduler, both services and a sidecar for each."""
+
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from tools.dapr import commands
+from tools.dapr.layout import HOST, Layout, taken_port
+from tools.dapr.process import Command, Process, start
+
+_PATIENCE_S = 90.0
+_PAUSE_S = 0.1
+_ASK_S = 5.0
+# Sidecars end after their services, so that a step that finishes can still tell its workflow.
+_STOP_ORDER = ("chat", "memory", "chat-sidecar", "memory-sidecar", "scheduler", "placement", "redis")
+_NAMES_CONFIG = """\
+apiVersion: dapr.io/v1alpha1
+kind: Configuration
+metadata:
+  name: everturn
+spec:
+  # Sidecars find one another in this file; mDNS, the default, speaks to the whole network.
+  nameResolution:
+    component: sqlite
+    version: v1
+    configuration:
+      connectionString: {file}
+      cleanupInterval: 0s
+"""
+# Each write is on disk before it is acknowledged: what a service was told to be stored must outlive a power cut.
+_REDIS_CONFIG = """\
+port {port}
+bind {host}
+requirepass {password}
+dir {folder}
+appendonly yes
+appendfsync always
+save ""
+"""
+
+
+class SystemFailedError(Exception):
+    """A process ended, or did not become ready; the text names it and its log."""
+
+
+class StoppedError(Exception):
+    """The system was told to stop while it started."""
+
+
+@dataclass(slots=True)
+class DaprSystem:
+    """The processes of a system in `layout`, by name. `settings`: environment of the services beyond this process's."""
+
+    layout: Layout
+    settings: Mapping[str, str] = field(default_factory=dict)
+    stop_s: float = 10.0
+    told: Callable[[Process], None] = lambda _: None
+    stopping: threading.Event = field(default_factory=threading.Event)
+    processes: dict[str, Process] = field(default_factory=dict)
+    _password: str = ""
+
+    def start(self) -> None:
+        """Start everything and wait until turns can run.
+
+        Raises SystemFailedError, or StoppedError where `stopping` is set meanwhile; what it started goes on then.
+        """
+        port = taken_port(self.layout.ports)
+        if port is not None:
+            raise SystemFailedError(f"port {port} is taken: stop the program that listens on it")
+        self._prepare_folder()
+        for name in ("redis", "placement", "scheduler"):
+            self.begin(name)
+        for name in ("redis", "placement", "scheduler"):
+            self.wait_for(name)
+        # One after the other: two sidecars that make the file of names at the same instant lock one another out.
+        for name in ("memory", "chat"):
+            self.begin(name)
+        for name in ("memory-sidecar", "chat-sidecar"):
+            self.begin(name)
+            self.wait_for(name)
+        for name in ("memory", "chat"):
+            self.wait_for(name)
+
+    def begin(self, name: str) -> None:
+        """Start the process `name`, without waiting for it."""
+        self.processes[name] = start(self._command(name), self.layout.logs, self.layout.folder)
+        self.told(self.processes[name])
+
+    def wait_for(self, name: str) -> None:
+        """Return once the process `name` does its work. Raises SystemFailedError where it ends or takes too long."""
+        process = self.processes[name]
+        give_up_at = time.monotonic() + _PATIENCE_S
+        while not self._is_ready(name):
+            self.check()
+            if time.monotonic() > give_up_at:
+                raise SystemFailedError(f"{name} is not ready after {_PATIENCE_S:g} s; its log is {process.log}")
+            if self.stopping.wait(_PAUSE_S):
+                raise StoppedError
+
+    def check(self) -> None:
+        """Raises SystemFailedError where a process has ended by itself."""
+        for name, process in self.processes.items():
+            if process.has_ended:
+                raise SystemFailedError(f"{name} has ended; its log is {process.log}:\n{process.last_lines()}")
+
+    def kill(self, name: str) -> None:
+        """End the process `name` as `kill -9` does."""
+        self.processes.pop(name).kill()
+
+    def end(self, name: str) -> None:
+        """End the process `name` gently."""
+        self.processes.pop(name).stop()
+
+    def restart(self, name: str) -> None:
+        """Start the process `name` that was ended, and wait until it does its work."""
+        self.begin(name)
+        self.wait_for(name)
+
+    def stop(self) -> None:
+        """End every process, the services first. Nothing is left, whatever happens on the way."""
+        try:
+            for name in _STOP_ORDER:
+                if name in self.processes:
+                    self.processes[name].stop()
+        finally:
+            for process in self.processes.values():
+                process.kill()
+            self.processes.clear()
+
+    def _prepare_folder(self) -> None:
+        folder = self.layout.folder
+        for each in (folder, self.layout.logs, folder / "redis"):
+            each.mkdir(mode=0o700, parents=True, exist_ok=True)
+        secret = folder / "redis.password"
+        if not secret.exists():
+            secret.touch(mode=0o600)
+            secret.write_text(secrets.token_urlsafe(24), "utf-8")
+        self._password = secret.read_text("utf-8")
+        redis_config = folder / "redis.conf"
+        redis_config.touch(mode=0o600)
+        redis_config.write_text(
+            _REDIS_CONFIG.format(
+                port=self.layout.ports.redis, host=HOST, password=self._password, folder=folder / "redis"
+            ),
+            "utf-8",
+        )
+        names = folder / "names.db"
+        names.unlink(missing_ok=True)  # of sidecars that are gone
+        self.layout.config.write_text(_NAMES_CONFIG.format(file=names), "utf-8")
+
+    def _command(self, name: str) -> Command:
+        match name:
+            case "redis":
+                return commands.redis(self.layout)
+            case "placement":
+                return commands.placement(self.layout)
+            case "scheduler":
+                return commands.scheduler(self.layout)
+            case "chat" | "memory":
+                return commands.service(self.layout, name, self.settings, self.stop_s)
+            case _:
+                redis = {"REDIS_HOST": f"{HOST}:{self.layout.ports.redis}", "REDIS_PASSWORD": self._password}
+                return commands.sidecar(self.layout, name.removesuffix("-sidecar"), self.settings_of_sidecars(redis))
+
+    def settings_of_sidecars(self, redis: Mapping[str, str]) -> Mapping[str, str]:
+        """What a sidecar is told by its environment: where Redis is, and the settings, for the tokens in them."""
+        return {**self.settings, **redis}
+
+    def _is_ready(self, name: str) -> bool:
+        ports = self.layout.ports
+        match name:
+            case "redis":
+                return _redis_answers(ports.redis, self._password)
+            case "placement":
+                return _answers(ports.placement.health, "/healthz")
+            case "scheduler":
+                return _answers(ports.scheduler.health, "/healthz")
+            case "chat":
+                return _answers(ports.chat.app, "/readyz")
+            case "memory":
+                return _answers(ports.memory.app, "/readyz")
+            case "chat-sidecar":
+                return self._sidecar_runs_workflows(ports.chat.http)
+            case _:
+                return self._sidecar_runs_workflows(ports.memory.http)
+
+    def _sidecar_runs_workflows(self, port: int) -> bool:
+        """Healthy, and its service's workflow worker has connected to it."""
+        token = self.settings.get("DAPR_API_TOKEN", os.environ.get("DAPR_API_TOKEN", ""))
+        headers = {"dapr-api-token": token} if token else {}
+        if not _answers(port, "/v1.0/healthz"):
+            return False
+        metadata = _get(port, "/v1.0/metadata", headers)
+        if metadata is None:
+            return False
+        told = json.loads(metadata)
+        runs = told.get("workflows", {}).get("connectedWorkers", 0) > 0
+        return runs and bool(told.get("actorRuntime", {}).get("hostReady"))
+
+
+def _answers(port: int, path: str) -> bool:
+    return _get(port, path, {}) is not None
+
+
+def _get(port: int, path: str, headers: Mapping[str, str]) -> bytes | None:
+    """The body of a good answer; None for every other answer, and for none."""
+    request = urllib.request.Request(f"http://{HOST}:{port}{path}", headers=dict(headers))
+    try:
+        # No proxy of the environment: this is loopback.
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=_ASK_S) as response:
+            body: bytes = response.read()
+            return body
+    except (OSError, urllib.error.URLError):
+        return None
+
+
+def _redis_answers(port: int, password: str) -> bool:
+    """Whether Redis takes the password and has loaded its data (https://redis.io/docs/latest/develop/reference/protocol-spec/)."""
+    try:
+        with socket.create_connection((HOST, port), timeout=_ASK_S) as connection:
+            connection.sendall(f"AUTH {password}\r\nPING\r\n".encode())
+            return connection.recv(256).endswith(b"+PONG\r\n")
+    except OSError:
+        return False

@@ -1,0 +1,77 @@
+"""`make up-dapr`: both services on real Dapr, each with a sidecar, until Ctrl-C or SIGTERM.
+
+The composition root of that way to run; `everturn up` is the one of the embedded runtime.
+"""
+
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from everturn.errors import SettingError
+from everturn.settings import Settings, load_settings
+from tools.dapr.build import BuildError, build
+from tools.dapr.commands import MissingRedisError
+from tools.dapr.layout import HOST, Layout, usual_ports
+from tools.dapr.process import Process
+from tools.dapr.system import DaprSystem, StoppedError, SystemFailedError
+
+_FOLDER = Path(".everturn-dapr")
+_COMPONENTS = Path(__file__).parent.parent.parent / "components"
+_LOOK_EVERY_S = 0.5
+
+
+def main() -> int:
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopping.set())
+    try:
+        settings = load_settings()
+        return _run(_system(settings, build(), stopping))
+    except SettingError as error:
+        return _refuse(error.message, 2)
+    except (BuildError, MissingRedisError, SystemFailedError) as error:
+        return _refuse(str(error), 1)
+
+
+def _system(settings: Settings, binaries: Path, stopping: threading.Event) -> DaprSystem:
+    folder = _FOLDER.resolve()
+    ports = usual_ports(settings.chat_port, settings.memory_port)
+    layout = Layout(folder, ports, binaries, _COMPONENTS)
+    return DaprSystem(layout, stop_s=settings.shutdown_s, told=_tell, stopping=stopping)
+
+
+def _run(system: DaprSystem) -> int:
+    try:
+        system.start()
+        _say(f"Everturn runs on Dapr. Ctrl-C stops it. Logs: {system.layout.logs}")
+        _say("Try:")
+        _say(
+            f"  curl -X POST http://{HOST}:{system.layout.ports.chat.app}/chat/ -H 'Content-Type: application/json' "
+            """-d '{"user_id":"junaid","text":"Hi there"}'"""
+        )
+        while not system.stopping.wait(_LOOK_EVERY_S):
+            system.check()
+    except StoppedError:
+        return 0
+    finally:
+        _say("stopping")
+        system.stop()
+    return 0
+
+
+def _tell(process: Process) -> None:
+    _say(f"  {process.command.name:<15} {process.command.listens:<26} process {process.pid}")
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _refuse(sentence: str, code: int) -> int:
+    print(f"dapr: {sentence}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
