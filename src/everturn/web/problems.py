@@ -7,6 +7,7 @@ phrase (section 4.2.1). No answer repeats what a client sent: it could be a mess
 import logging
 import traceback
 from collections.abc import Mapping
+from functools import cache
 from http import HTTPStatus
 from math import ceil
 from typing import Any
@@ -154,5 +155,11 @@ def _reason(fault: Mapping[str, Any]) -> str:
 def _documented(status: int) -> dict[str, Any]:
     phrase = HTTPStatus(status).phrase
     example = ProblemDetails(title=phrase, status=status, detail="One sentence that says what is wrong.").model_dump()
-    content = {"schema": ProblemDetails.model_json_schema(), "example": example}
+    content = {"schema": dict(_problem_schema()), "example": example}
     return {"description": phrase, "content": {PROBLEM_MEDIA_TYPE: content}}
+
+
+@cache
+def _problem_schema() -> dict[str, Any]:
+    """Made once: every route names it several times, and a start waits for them all."""
+    return ProblemDetails.model_json_schema()
