@@ -12,14 +12,15 @@ from functools import partial
 from everturn.errors import ConflictError, TransientError
 from everturn.runtime.activities import Activities, ActivityTask, retry_delay_s
 from everturn.runtime.clock import Clock
-from everturn.runtime.engine.decision import Turn
+from everturn.runtime.engine.decision import ScheduledActivity, Turn
 from everturn.runtime.engine.events import event_at, timestamp_of
 from everturn.runtime.engine.inbox import Arrived, accept
+from everturn.runtime.engine.propagation import propagate, scope_of
 from everturn.runtime.engine.state import InstanceState, Status
 from everturn.runtime.engine.turn import Outcome, take_turn
 from everturn.runtime.instances import Delivery, Instance, InstanceId, Instances, Watchers
 from everturn.runtime.outbox import Mail, Outbox, Step
-from everturn.runtime.sdk import HistoryEvent, Replay, TimerFiredEvent
+from everturn.runtime.sdk import HistoryEvent, PropagatedHistory, Replay, TimerFiredEvent
 from everturn.runtime.store.workflow_store import START_TIMER_ID, StepRows, TimerRow, WorkflowStore
 from everturn.runtime.timers import Timers
 from everturn.runtime.worker import Worker, WorkflowRequest
@@ -83,8 +84,15 @@ class Host:
             if left:
                 await asyncio.wait(left)
 
-    def run_activity(self, task: ActivityTask) -> None:
+    def run_activity(self, owner: Instance, activity: ScheduledActivity, execution_id: str) -> None:
         """Start an activity where its app has a worker; else it waits on disk for one."""
+        propagated = None
+        if scope_of(activity.event):
+            propagated = propagate(owner.id, owner.history, activity.event, owner.row.propagated)
+        self.dispatch(ActivityTask(owner.id, owner.key, execution_id, activity.app_id, activity.event, propagated))
+
+    def dispatch(self, task: ActivityTask) -> None:
+        """Start an activity that waited on disk, as `run_activity` does."""
         if not self.stopping:
             self.activities.run(task)
 
@@ -181,7 +189,7 @@ class Host:
             return True
         now = self.clock.now()
         turn = Turn(*instance.id, instance.state, accepted, now, self.new_id)
-        outcome = await take_turn(turn, instance.history, partial(_run, worker, instance.row.instance_id))
+        outcome = await take_turn(turn, instance.history, partial(_run, worker, instance))
         await self.settle(instance, outcome, items)
         return not outcome.decision.stalled
 
@@ -216,8 +224,7 @@ class Host:
             item.row = n
         self._set_timers(instance, step)
         for activity in decision.activities:
-            execution_id = step.outcome.execution_id
-            self.run_activity(ActivityTask(instance.id, instance.key, execution_id, activity.app_id, activity.event))
+            self.run_activity(instance, activity, step.outcome.execution_id)
         for mail in step.mail:
             self._deliver(mail, instance)
 
@@ -277,12 +284,15 @@ class Host:
 
 async def _run(
     worker: Worker,
-    instance_id: str,
+    instance: Instance,
     past_events: Sequence[HistoryEvent],
     new_events: Sequence[HistoryEvent],
     execution_id: str,
 ) -> Replay:
-    return await worker.run_workflow(WorkflowRequest(instance_id, execution_id, past_events, new_events))
+    received = instance.row.propagated
+    propagated = None if received is None else PropagatedHistory.FromString(received)
+    request = WorkflowRequest(instance.row.instance_id, execution_id, past_events, new_events, propagated)
+    return await worker.run_workflow(request)
 
 
 def _acknowledge(items: Sequence[Arrived]) -> None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from everturn.runtime.engine.events import timestamp_of
 from everturn.runtime.engine.inbox import Arrived
 from everturn.runtime.engine.messages import Message, StartInstance, child_failed
+from everturn.runtime.engine.propagation import propagate, scope_of
 from everturn.runtime.engine.state import TERMINAL, InstanceState, Status, status_after
 from everturn.runtime.engine.turn import Outcome
 from everturn.runtime.instances import Instance, InstanceId, Instances
@@ -140,6 +141,8 @@ class Outbox:
                 self._put(step, sender, failed, step.outcome.execution_id)
             return
         child = self.new_instance(message, now, existing)
+        if message.announced_by is not None:
+            child.row = child.row._replace(propagated=_propagated(step, sender, message.announced_by))
         _insert(step.rows, child, child.row)
         step.started.append(child)
         self._put(step, child, message.event, None)
@@ -165,6 +168,15 @@ class Outbox:
 def already_exists(instance_id: str) -> str:
     """Dapr 1.18's words."""
     return f"an active workflow with ID '{instance_id}' already exists"
+
+
+def _propagated(step: Step, sender: Instance, asking: HistoryEvent) -> bytes | None:
+    if not scope_of(asking):
+        return None
+    before = [] if step.outcome.restarted else sender.history
+    events = [*before, *step.outcome.decision.appended]
+    propagated = propagate(sender.id, events, asking, sender.row.propagated)
+    return None if propagated is None else propagated.SerializeToString()
 
 
 def _first_event(step: Step, instance: Instance) -> int:

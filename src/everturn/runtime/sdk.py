@@ -44,6 +44,7 @@ from dapr.ext.workflow._durabletask.internal.orchestration_pb2 import (
     HISTORY_PROPAGATION_SCOPE_NONE,
     PATCH_MISMATCH,
     VERSION_NOT_AVAILABLE,
+    HistoryPropagationScope,
     OrchestrationStatus,
     ParentInstanceInfo,
     RerunParentInstanceInfo,
@@ -214,6 +215,11 @@ def status_value(status: int) -> "OrchestrationStatus.ValueType":
     return cast("OrchestrationStatus.ValueType", int(status))
 
 
+def scope_value(scope: int) -> "HistoryPropagationScope.ValueType":
+    """A scope as protobuf messages take it."""
+    return cast("HistoryPropagationScope.ValueType", int(scope))
+
+
 def client_over(stub: object) -> DaprWorkflowClient:
     """The SDK's asyncio client, with `stub` in the place of its gRPC stub: it never opens a channel."""
     client = DaprWorkflowClient(host="127.0.0.1", port="1")
@@ -305,5 +311,6 @@ __all__ = [
     "client_over",
     "new_complete_workflow_action",
     "new_failure_details",
+    "scope_value",
     "status_value",
 ]

@@ -8,6 +8,8 @@ from everturn.errors import TransientError
 from everturn.runtime import rpc_fault
 from everturn.runtime.activities import ActivityTask
 from everturn.runtime.clock import Clock, SystemClock
+from everturn.runtime.engine.decision import ScheduledActivity
+from everturn.runtime.engine.propagation import scope_of
 from everturn.runtime.host import Host
 from everturn.runtime.in_process_client import in_process_client
 from everturn.runtime.sdk import DaprWorkflowClient, WorkflowRuntime
@@ -60,6 +62,11 @@ class WorkflowEngine:
         if app_id in self._host.workers:
             raise ValueError(f"app {app_id!r} has a worker already")
         self._host.workers[app_id] = LocalWorker(worker) if isinstance(worker, WorkflowRuntime) else worker
+        if self._started:
+            self._host.spawn(self._recover(app_id))
+
+    def try_again(self, app_id: str) -> None:
+        """Wake what waits on disk for the app's worker: to it has come code that may fit a stalled workflow."""
         if self._started:
             self._host.spawn(self._recover(app_id))
 
@@ -143,7 +150,11 @@ class WorkflowEngine:
         for event in events_of(pending.events):
             if event.eventId == row.task_id and event.HasField("taskScheduled"):
                 owner = (pending.app_id, pending.instance_id)
-                self._host.run_activity(ActivityTask(owner, row.key, row.execution_id, row.app_id, event))
+                if scope_of(event) and (instance := self._host.instances.get(*owner)) is not None:
+                    activity = ScheduledActivity(row.task_id, row.app_id, event)
+                    self._host.run_activity(instance, activity, row.execution_id)
+                else:
+                    self._host.dispatch(ActivityTask(owner, row.key, row.execution_id, row.app_id, event))
                 return
 
 

@@ -24,7 +24,8 @@ from everturn.runtime.sdk import (
 class StartInstance:
     """Create an instance, and begin it with `event`, its executionStarted, at `start_at` (None: at once).
 
-    `child_task_id` is the id by which the sender knows it as its child, or None.
+    `child_task_id` is the id by which the sender knows it as its child, or None; `announced_by` is the event of the
+    sender's history that says so.
     """
 
     app_id: str
@@ -32,6 +33,7 @@ class StartInstance:
     event: HistoryEvent
     child_task_id: int | None = None
     start_at: float | None = None
+    announced_by: HistoryEvent | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ def child_start(sender: Sender, created: HistoryEvent, app_id: str, execution_id
     )
     router = TaskRouter(sourceAppID=sender.app_id, targetAppID=app_id)
     event = event_at(sender.at, executionStarted=started, router=router)
-    return StartInstance(app_id, child.instanceId, event, child_task_id=created.eventId)
+    return StartInstance(app_id, child.instanceId, event, child_task_id=created.eventId, announced_by=created)
 
 
 def child_outcome(sender: Sender, parent: ParentInstanceInfo, outcome: CompleteWorkflowAction) -> Deliver:

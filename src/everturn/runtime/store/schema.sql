@@ -1,6 +1,6 @@
 -- Workflows. Times are seconds since 1970-01-01 UTC; blobs are protobuf messages of Dapr's workflow protocol.
 
--- One row an instance; what is not here is in its history. `key` is never used again, so that nothing that was meant
+-- One row an instance; what is not here is in its history. `propagated` is the history that its parent let it see. `key` is never used again, so that nothing that was meant
 -- for an instance can reach a later one of the same id.
 CREATE TABLE IF NOT EXISTS workflow_instances (
   key           INTEGER PRIMARY KEY,
@@ -12,6 +12,7 @@ CREATE TABLE IF NOT EXISTS workflow_instances (
   is_child      INTEGER NOT NULL,
   created_at    REAL NOT NULL,
   completed_at  REAL,
+  propagated    BLOB,
   UNIQUE (app_id, instance_id)
 );
 CREATE INDEX IF NOT EXISTS workflow_unfinished ON workflow_instances (key) WHERE completed_at IS NULL;

@@ -26,6 +26,7 @@ class InstanceRow(NamedTuple):
     is_child: bool
     created_at: float
     completed_at: float | None
+    propagated: bytes | None = None
 
 
 class ActivityRow(NamedTuple):
@@ -210,7 +211,7 @@ def _delete_orphans(cursor: apsw.Cursor) -> None:
     cursor.execute(_DELETE_ORPHANS)
 
 
-_INSERT_INSTANCE = "INSERT INTO workflow_instances VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT_INSTANCE = "INSERT INTO workflow_instances VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _UPDATE_INSTANCE = "UPDATE workflow_instances SET status = ?, custom_status = ?, completed_at = ? WHERE key = ?"
 _INSERT_HISTORY = "INSERT INTO workflow_history VALUES (?, ?, ?)"
 _REMOVE_HISTORY = "DELETE FROM workflow_history WHERE key = ?"
