@@ -144,6 +144,23 @@ async def test_a_stop_that_takes_too_long_keeps_the_turn_for_the_next_start(
     assert (await ended(client, turn_id))["status"] == "completed"
 
 
+async def test_who_waits_when_a_stop_takes_too_long_is_told_where_to_look(
+    machine: Machine, client: Client, endpoint: ModelEndpoint
+) -> None:
+    endpoint.script(Held(asyncio.Event(), completion("never given")))
+    running = await machine.up(EVERTURN_SHUTDOWN_S="2")
+    waiting = asyncio.create_task(client.say("Hi there"))
+    await endpoint.asked(1)
+
+    code = await running.stop()
+    answer = await waiting
+
+    assert code == 0
+    assert answer.status_code == 202
+    assert answer.headers["location"] == f"/turns/{answer.json()['turn_id']}"
+    assert not [line for line in running.err.all if '"level": "error"' in line]
+
+
 async def test_a_second_ctrl_c_ends_at_once(machine: Machine, client: Client, endpoint: ModelEndpoint) -> None:
     endpoint.script(Held(asyncio.Event(), completion("never given")))
     running = await machine.up(EVERTURN_SHUTDOWN_S="3600")

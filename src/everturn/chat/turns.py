@@ -43,35 +43,48 @@ class Turns:
 
     def __init__(self, services: TurnServices) -> None:
         self._services = services
+        self._waiting: set[asyncio.Timeout] = set()
         self._waiters_released = False
 
     def release_waiters(self) -> None:
         """Let nobody wait any longer: the process stops, and what is not done yet is done after the next start."""
         self._waiters_released = True
+        for limit in self._waiting:
+            if not limit.expired():
+                limit.reschedule(asyncio.get_running_loop().time())
 
     async def wait(self, turn_id: str, seconds: float) -> TurnRecord:
-        """The turn's record once it has ended, or as it is after `seconds`. Outlasts a sidecar that is away."""
+        """The turn's record once it has ended, or as it is after `seconds`, or when waiters are released.
+
+        Outlasts a sidecar that is away.
+        """
+        if self._waiters_released:
+            seconds = 0
+        return await self._watch(turn_id, asyncio.timeout(seconds))
+
+    async def _watch(self, turn_id: str, limit: asyncio.Timeout) -> TurnRecord:
         record = (await self._services.records.get(turn_id)).record
-        deadline = asyncio.get_running_loop().time() + seconds
-        while record.outcome is None and not self._waiters_released:
-            left_s = deadline - asyncio.get_running_loop().time()
-            if left_s <= 0:
-                break
-            try:
-                async with asyncio.timeout(left_s):
+        try:
+            async with limit:
+                self._waiting.add(limit)
+                while record.outcome is None:
                     record = await self._look_again(record)
-            except TimeoutError:
-                break
-            except TransientError as error:
-                log.warning("turn_out_of_sight", extra={"turn_id": turn_id, "reason": error.message})
-                await asyncio.sleep(min(_LOOK_EVERY_S, left_s))
+        except TimeoutError:
+            pass
+        finally:
+            self._waiting.discard(limit)
         return record
 
     async def _look_again(self, record: TurnRecord) -> TurnRecord:
         """The record after the workflow's end, or after a moment in which what should run was seen to run."""
-        if not await self._services.instances.wait(record.instance_id, _LOOK_EVERY_S):
-            await self._nudge(record)
-        return (await self._services.records.get(record.turn_id)).record
+        try:
+            if not await self._services.instances.wait(record.instance_id, _LOOK_EVERY_S):
+                await self._nudge(record)
+            return (await self._services.records.get(record.turn_id)).record
+        except TransientError as error:
+            log.warning("turn_out_of_sight", extra={"turn_id": record.turn_id, "reason": error.message})
+            await asyncio.sleep(_LOOK_EVERY_S)
+            return record
 
     async def view(self, turn_id: str) -> Turn:
         """The turn as a client sees it. While it waits, what should run before it is seen to run."""

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -33,7 +33,9 @@ log = logging.getLogger(__name__)
 
 # A start that takes longer says what it is doing.
 _SLOW_START_S = 2.0
-# Of the time for a graceful stop, what requests under way may use; the rest is for the work behind them.
+# Of the time for a graceful stop: so long requests may wait for their turns, then they are told where to look;
+_SHARE_OF_WAITERS = 0.6
+# so long they have to be answered; the rest is for the work behind them.
 _SHARE_OF_REQUESTS = 0.8
 _EXIT_AT_ONCE = 0
 # Thresholds of the garbage collector's three generations.
@@ -47,6 +49,15 @@ class UpOptions:
     faults: bool = False
     chat_model: "Model | None" = None
     summary_model: "Model | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """What has been started. `release_waiters` lets the requests go that wait for a turn."""
+
+    runtime: EmbeddedRuntime
+    servers: Sequence[WebServer]
+    release_waiters: Callable[[], None]
 
 
 def run_up(settings: Settings, options: UpOptions) -> None:
@@ -66,25 +77,26 @@ async def _up(settings: Settings, options: UpOptions) -> None:
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(slow.cancel)
         deadline = _Deadline(settings.shutdown_s)
-        runtime, servers = await _start(settings, options, stack, deadline)
+        running = await _start(settings, options, stack, deadline)
         slow.cancel()
         _spare_collector()
-        print_banner(settings, resumed=runtime.resumed_of(CHAT_WORKFLOW))
+        print_banner(settings, resumed=running.runtime.resumed_of(CHAT_WORKFLOW))
         warning = asyncio.create_task(print_model_warning(settings))
         await stopping.wait()
         log.info("stopping", extra={"limit_s": settings.shutdown_s})
         warning.cancel()
         deadline.begin()
+        loop.call_later(settings.shutdown_s * _SHARE_OF_WAITERS, running.release_waiters)
         loop.call_later(settings.shutdown_s, _end_at_once)
-        await asyncio.gather(*(server.stop(deadline.left_s() * _SHARE_OF_REQUESTS) for server in servers))
+        await asyncio.gather(*(server.stop(deadline.left_s() * _SHARE_OF_REQUESTS) for server in running.servers))
         log.info("requests_ended")
-        await runtime.stop(deadline.left_s())  # before the services: what they are doing may still finish
+        await running.runtime.stop(deadline.left_s())  # before the services: what they are doing may still finish
     log.info("stopped")
 
 
 async def _start(
     settings: Settings, options: UpOptions, stack: contextlib.AsyncExitStack, deadline: "_Deadline"
-) -> tuple[EmbeddedRuntime, list[WebServer]]:
+) -> _Running:
     """Everything running; `stack` ends it in the reverse order."""
     listeners = [
         stack.enter_context(listen(settings.host, settings.memory_port, "EVERTURN_MEMORY_PORT")),
@@ -105,7 +117,7 @@ async def _start(
     servers = [WebServer(app, listener) for app, listener in zip((memory, chat), listeners, strict=True)]
     for server in servers:
         server.start()
-    return runtime, servers
+    return _Running(runtime, servers, chat.state.release_waiters)
 
 
 def _spare_collector() -> None:
