@@ -13,8 +13,8 @@ from everturn.runtime.store.workflow_store import InstanceRow, WorkflowStore
 InstanceId = tuple[str, str]
 
 # Histories that nobody works on may take this much, counted as they lie on disk.
-_MAX_IDLE_BYTES = 16 * 1024 * 1024
-_MAX_IDLE_INSTANCES = 2_000
+_MAX_IDLE_BYTES = 8 * 1024 * 1024
+_MAX_IDLE_INSTANCES = 1_000
 
 
 @dataclass(slots=True, eq=False)
@@ -117,6 +117,9 @@ class Instances:
             return
         self.use(instance)
         self._idle[instance.id] = instance
+        if instance.ended:
+            # The first to be forgotten: nothing but a question about it may still come.
+            self._idle.move_to_end(instance.id, last=False)
         self._idle_bytes += instance.size
         while self._idle_bytes > _MAX_IDLE_BYTES or len(self._idle) > _MAX_IDLE_INSTANCES:
             _, oldest = self._idle.popitem(last=False)

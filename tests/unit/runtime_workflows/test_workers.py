@@ -162,6 +162,37 @@ async def test_a_turn_and_an_activity_that_a_worker_lost_are_sent_out_again(rig:
     assert state.serialized_output == '"worked"'
 
 
+class StumblingWorker(LocalWorker):
+    """Has a bug that strikes once, in the second turn of the instance `bad`."""
+
+    turns = 0
+
+    async def run_workflow(self, request: WorkflowRequest) -> Replay:
+        if request.instance_id == "bad":
+            self.turns += 1
+            if self.turns == 2:
+                raise ZeroDivisionError
+        return await super().run_workflow(request)
+
+
+async def test_a_fault_in_a_step_stops_no_other_instance_and_the_step_is_tried_again(rig: Rig) -> None:
+    @rig.activity
+    async def work(_ctx: Any, _: Any) -> str:
+        return "worked"
+
+    @rig.workflow
+    def works(ctx: Any, _: Any) -> Any:
+        return (yield ctx.call_activity("work"))
+
+    await rig.open(worker=False)
+    rig.engine.register("app", StumblingWorker(rig.runtime()))
+
+    ids = [await rig.start("works", instance_id=name) for name in ("bad", "good")]
+    outputs = [(await rig.ended(instance_id)).serialized_output for instance_id in ids]
+
+    assert outputs == ['"worked"', '"worked"']
+
+
 async def test_a_workflow_that_nobody_registered_fails(rig: Rig) -> None:
     await rig.open()
 
