@@ -33,7 +33,8 @@ log = logging.getLogger(__name__)
 @step(FETCH_CONTEXT, timeout_s=lambda settings: settings.fetch_timeout_s + 5)
 async def fetch_context(call: StepCall) -> None:
     """Put the user's memory and a window of the conversation into the record. What is there is not fetched again."""
-    record = await call.record()
+    found = await call.versioned_record()
+    record = found.record
     if record.reply is not None:
         return
     context, error = await bring_context(call.services.dapr, call.services.settings, record)
@@ -42,7 +43,7 @@ async def fetch_context(call: StepCall) -> None:
         refuse_cancelled(now)
         return None if now.reply or now.context == context else now.model_copy(update={"context": context})
 
-    await call.services.records.change(call.turn_id, brought)
+    await call.services.records.change(call.turn_id, brought, found)
     if error is not None:
         raise error
 
@@ -54,7 +55,8 @@ async def fetch_context(call: StepCall) -> None:
 )
 async def generate_response(call: StepCall) -> None:
     """Ask the model and store its reply in the record; a reply that is stored already is not asked for again."""
-    record = await call.record()
+    found = await call.versioned_record()
+    record = found.record
     if record.reply is not None:
         return
     context = record.context or Context()
@@ -70,7 +72,7 @@ async def generate_response(call: StepCall) -> None:
         refuse_cancelled(now)
         return now.model_copy(update={"reply": reply, "context": None, "stored_up_to": confirmed})
 
-    await call.services.records.change(call.turn_id, replied)
+    await call.services.records.change(call.turn_id, replied, found)
 
 
 async def _history(call: StepCall, record: TurnRecord, context: Context) -> tuple[list[PastEntry], int]:
@@ -94,6 +96,7 @@ def conversation_event(record: TurnRecord) -> dict[str, Any]:
     if record.reply is None:
         raise TransientError(f"turn {record.turn_id!r} has no reply to publish", kind="no_reply")
     data = ConversationUpdated(
+        event_type="ConversationUpdated",
         user_id=record.user_id,
         session_id=record.session_id,
         user_message=record.text,

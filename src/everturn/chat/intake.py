@@ -46,17 +46,17 @@ class Intake:
         if idempotency_key is None:
             return await self._accept_new(claim, known_new=True)
         key = claim_key(message.user_id, idempotency_key)
-        holder = await self._claims.find(key)
+        holder, seen = await self._claims.find(key), None
         if holder is None:
-            await self._refuse_early(claim)
+            seen = await self._refuse_early(claim)
             holder = await self._claims.take(key, claim, ttl_s=self._claim_ttl_s())
         if holder.turn_id == claim.turn_id:
-            return await self._accept_claimed(key, claim)
+            return await self._accept_claimed(key, claim, seen)
         return await self._accept_again(key, holder, claim)
 
-    async def _accept_claimed(self, key: str, claim: Claim) -> Accepted:
+    async def _accept_claimed(self, key: str, claim: Claim, seen: StoredSession | None = None) -> Accepted:
         try:
-            return await self._accept_new(claim, known_new=True)
+            return await self._accept_new(claim, known_new=True, seen=seen)
         except TerminalError:
             await self._claims.release(key)
             raise
@@ -73,14 +73,15 @@ class Intake:
         accepted = await self._accept_new(holder, known_new=False)
         return Accepted(accepted.record, is_new=False)
 
-    async def _accept_new(self, claim: Claim, *, known_new: bool) -> Accepted:
+    async def _accept_new(self, claim: Claim, *, known_new: bool, seen: StoredSession | None = None) -> Accepted:
         """Give the claimed turn its record and its place, unless it has them, and start it if it is the session's head.
 
-        `known_new`: nobody else can know of this turn yet, so its record need not be looked for the first time.
+        `known_new`: nobody else can know of this turn yet, so its record need not be looked for the first time. `seen`
+        is the session as it was read before: where it has changed, the write says so.
         """
         for _ in range(MAX_CONFLICTS):
             # The session first: had the turn ended in between, its record read after it says so.
-            stored = await self._services.sessions.get(claim.session_id, claim.user_id)
+            stored, seen = seen or await self._services.sessions.get(claim.session_id, claim.user_id), None
             check_owner(stored.session, claim.session_id, claim.user_id)
             found = None if known_new else await self._services.records.find(claim.turn_id)
             known_new = False
@@ -124,11 +125,12 @@ class Intake:
         except TransientError as error:
             log.warning("turn_not_started", extra={"turn_id": record.turn_id, "reason": error.message})
 
-    async def _refuse_early(self, claim: Claim) -> None:
-        """A refused request uses no key up, so what can be refused is refused before the claim."""
+    async def _refuse_early(self, claim: Claim) -> StoredSession:
+        """A refused request uses no key up, so what can be refused is refused before the claim. The session then."""
         stored = await self._services.sessions.get(claim.session_id, claim.user_id)
         check_owner(stored.session, claim.session_id, claim.user_id)
         stored.session.appended(claim.turn_id)
+        return stored
 
     def _claim_ttl_s(self) -> int:
         """Longer than the record is kept, which is counted from the end of the turn."""

@@ -142,13 +142,16 @@ class TurnRecords:
         keys = [record_key(turn_id) for turn_id in turn_ids]
         return [parse_record(items[key]).record for key in keys if key in items]
 
-    async def change(self, turn_id: str, change: Callable[[TurnRecord], TurnRecord | None]) -> TurnRecord:
+    async def change(
+        self, turn_id: str, change: Callable[[TurnRecord], TurnRecord | None], seen: Versioned | None = None
+    ) -> TurnRecord:
         """Store what `change` makes of the record as it is now; nothing where it gives None. Returns what holds then.
 
-        `change` runs again when somebody else wrote in between; it may raise to refuse.
+        `change` runs again when somebody else wrote in between; it may raise to refuse. `seen` is the record as it was
+        read before: where it still holds, it need not be read again to be changed.
         """
         for _ in range(_MAX_CONFLICTS):
-            found = await self.get(turn_id)
+            found, seen = seen or await self.get(turn_id), None
             changed = change(found.record)
             if changed is None:
                 return found.record

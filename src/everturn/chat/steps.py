@@ -14,7 +14,7 @@ from typing import Any
 from dapr.ext.workflow import WorkflowActivityContext, WorkflowRuntime
 
 from everturn.chat.faults import CANCELLED, StepAttemptFailed, encode_fault
-from everturn.chat.records import TurnRecord
+from everturn.chat.records import TurnRecord, Versioned
 from everturn.chat.services import TurnServices
 from everturn.errors import EverturnError, TerminalError, TransientError
 from everturn.settings import Settings
@@ -37,9 +37,13 @@ class StepCall:
 
     async def record(self) -> TurnRecord:
         """The turn's record. Raises TerminalError (kind `cancelled`) where the turn has been cancelled."""
-        record = (await self.services.records.get(self.turn_id)).record
-        refuse_cancelled(record)
-        return record
+        return (await self.versioned_record()).record
+
+    async def versioned_record(self) -> Versioned:
+        """As `record`, with the ETag that a change of it needs."""
+        found = await self.services.records.get(self.turn_id)
+        refuse_cancelled(found.record)
+        return found
 
 
 def refuse_cancelled(record: TurnRecord) -> None:
