@@ -20,7 +20,7 @@ class ConversationUpdated(BaseModel):
     reply) are absent in events of older publishers; `sequence` counts only together with `turn_id`.
     """
 
-    event_type: Literal["ConversationUpdated"] = "ConversationUpdated"
+    event_type: Literal["ConversationUpdated"]
     user_id: Id
     session_id: Id
     user_message: Text

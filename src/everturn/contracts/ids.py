@@ -19,7 +19,8 @@ def id_fault(value: str) -> str | None:
         return "must not be blank"
     if len(value) > MAX_ID_CHARS:
         return f"must have at most {MAX_ID_CHARS} characters, not {len(value)}"
-    if any(unicodedata.category(char) in _FORBIDDEN_CATEGORIES for char in value):
+    # Printable says that there is none of them; it is false for others too, such as unassigned ones.
+    if not value.isprintable() and any(unicodedata.category(char) in _FORBIDDEN_CATEGORIES for char in value):
         return "must not contain control or invisible format characters"
     return None
 

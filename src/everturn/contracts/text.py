@@ -8,7 +8,9 @@ def text_fault(value: str) -> str | None:
     """
     if "\x00" in value:
         return "must not contain NUL characters"
-    if any("\ud800" <= char <= "\udfff" for char in value):
+    try:
+        value.encode()
+    except UnicodeEncodeError:
         return "must not contain lone surrogates"
     return None
 
