@@ -43,6 +43,7 @@ from dapr.ext.workflow._durabletask.internal.orchestration_pb2 import (
     HISTORY_PROPAGATION_SCOPE_LINEAGE,
     HISTORY_PROPAGATION_SCOPE_NONE,
     PATCH_MISMATCH,
+    PAYLOAD_SIZE_EXCEEDED,
     VERSION_NOT_AVAILABLE,
     HistoryPropagationScope,
     OrchestrationStatus,
@@ -118,13 +119,15 @@ _log.setLevel(logging.WARNING)
 class Replay:
     """What a workflow did with its new events: the worker's answer to a turn, as `WorkflowResponse` carries it.
 
-    `patches` names every patch that the replay met, in order and with repeats.
+    `patches` names every patch that the replay met, in order and with repeats. `too_large`, where not None, says why
+    the turn could not be sent to a worker at all.
     """
 
     actions: Sequence[WorkflowAction]
     custom_status: str | None = None
     version: str | None = None
     patches: Sequence[str] = ()
+    too_large: str | None = None
 
 
 class Registered:
@@ -233,6 +236,7 @@ __all__ = [
     "HISTORY_PROPAGATION_SCOPE_NONE",
     "OPTIONAL_TIMER_FIRE_AT",
     "PATCH_MISMATCH",
+    "PAYLOAD_SIZE_EXCEEDED",
     "VERSION_NOT_AVAILABLE",
     "WORKER_CAPABILITY_HEALTH_PING",
     "WORKER_CAPABILITY_STATEFUL_HISTORY",

@@ -75,6 +75,27 @@ async def test_an_event_on_a_full_disk_is_refused_and_can_be_raised_again(rig: R
     assert state.serialized_output == "2"
 
 
+async def test_an_event_that_was_refused_has_not_moved_the_workflow(rig: Rig) -> None:
+    @rig.workflow
+    def waits_twice(ctx: Any, _: Any) -> Any:
+        first = yield ctx.wait_for_external_event("go")
+        second = yield ctx.wait_for_external_event("go")
+        return [first, second]
+
+    database = await FaultyDatabase.create(rig.path)
+    await rig.open(database=database)
+    instance_id = await rig.start("waits_twice")
+    database.full = True
+    with pytest.raises(AioRpcError):
+        await rig.client.raise_workflow_event(instance_id, "go", data=1)
+    database.full = False
+
+    await rig.client.raise_workflow_event(instance_id, "go", data=2)
+    await rig.client.raise_workflow_event(instance_id, "go", data=3)
+
+    assert (await rig.ended(instance_id)).serialized_output == "[2, 3]"
+
+
 async def test_a_fault_in_one_instance_does_not_stop_the_others(rig: Rig) -> None:
     register(rig, asyncio.Event(), [])
     await rig.open()

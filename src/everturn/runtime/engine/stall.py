@@ -1,4 +1,5 @@
-"""Stalls: a workflow whose code no longer fits its history is held, not failed, until fitting code is back.
+"""Stalls: a workflow whose code no longer fits its history is held, not failed, until fitting code is back; one whose
+turn is too large to be sent, until a worker takes it.
 
 Rules: github.com/dapr/dapr pkg/actors/targets/workflow/orchestrator/versioning.go. The runtime decides patch stalls; a
 worker says by an action that it does not have the version.
@@ -11,6 +12,7 @@ from everturn.runtime.engine.events import event_at
 from everturn.runtime.engine.state import InstanceState
 from everturn.runtime.sdk import (
     PATCH_MISMATCH,
+    PAYLOAD_SIZE_EXCEEDED,
     VERSION_NOT_AVAILABLE,
     ExecutionStalledEvent,
     HistoryEvent,
@@ -21,7 +23,9 @@ from everturn.runtime.sdk import (
 
 def stall_of(state: InstanceState, replay: Replay, at: Timestamp) -> list[HistoryEvent] | None:
     """None where the turn counts; else the events to append: one, or none where the same stall is recorded already."""
-    if any(action.HasField("workflowVersionNotAvailable") for action in replay.actions):
+    if replay.too_large is not None:
+        reason, description = PAYLOAD_SIZE_EXCEEDED, replay.too_large
+    elif any(action.HasField("workflowVersionNotAvailable") for action in replay.actions):
         reason, description = VERSION_NOT_AVAILABLE, f"Version not available: {state.version}"
     elif list(replay.patches[: len(state.patches)]) != state.patches:
         reason = PATCH_MISMATCH
