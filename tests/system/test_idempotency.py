@@ -95,6 +95,17 @@ async def test_a_bad_key_is_refused(system: System, key: str) -> None:
     assert "Idempotency-Key" in response.json()["detail"]
 
 
+@pytest.mark.parametrize("key", ["key-ü", "鍵", "🔑"])
+async def test_a_key_of_any_script_is_a_key(system: System, key: str) -> None:
+    headers = {b"idempotency-key": key.encode()}
+
+    first = await system.chat.post("/chat/", json={"user_id": "ann", "text": "Hi"}, headers=headers)
+    second = await system.chat.post("/chat/", json={"user_id": "ann", "text": "Hi"}, headers=headers)
+
+    assert first.status_code == 200, first.text
+    assert second.json() == first.json()
+
+
 async def test_a_refused_request_uses_its_key_up_for_nobody(system: System) -> None:
     await system.say("mine", user="bob", session="of-bob")
     refused = await system.say("Hi", session="of-bob", Idempotency_Key="k")

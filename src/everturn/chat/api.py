@@ -16,6 +16,7 @@ from everturn.contracts.ids import id_fault
 from everturn.errors import TerminalError
 from everturn.settings import Settings
 from everturn.web.bodies import new_router
+from everturn.web.headers import header_text
 from everturn.web.paths import PathId, encoded_id
 from everturn.web.prefer import Preferences, preferences_of
 from everturn.web.problems import Problem, problem_responses
@@ -72,9 +73,10 @@ class _Routes:
         preferences: Annotated[Preferences, Depends(preferences_of)],
         idempotency_key: Annotated[str | None, Header(description="Makes a repeated request the same turn.")] = None,
     ) -> Response:
-        self._check(message, idempotency_key)
+        key = None if idempotency_key is None else header_text(idempotency_key)
+        self._check(message, key)
         with self._admission.request():
-            accepted = await _mapped(lambda: self._intake.accept(message, idempotency_key))
+            accepted = await _mapped(lambda: self._intake.accept(message, key))
             record = accepted.record
             if record.outcome is None and not preferences.respond_async:
                 record = await self._turns.wait(record.turn_id, self._wait_s(preferences))
