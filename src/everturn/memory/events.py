@@ -87,8 +87,8 @@ def _update(data: dict[str, Any]) -> ConversationUpdated:
 
 
 def _times(envelope: Mapping[str, Any], update: ConversationUpdated, received_at: datetime) -> tuple[str, str]:
-    sent_at = _time(envelope.get("time")) or to_wire(received_at)
-    return _time(update.accepted_at) or sent_at, _time(update.occurred_at) or sent_at
+    replied_at = _time(update.occurred_at) or _time(envelope.get("time")) or to_wire(received_at)
+    return _time(update.accepted_at) or replied_at, replied_at
 
 
 def _time(value: object) -> str | None:

@@ -78,6 +78,12 @@ def test_the_events_own_time_stands_in_for_missing_times() -> None:
     assert (arrival.accepted_at, arrival.replied_at) == ("2026-01-31T12:00:00.000Z", "2026-01-31T12:00:00.000Z")
 
 
+def test_a_message_without_a_time_of_its_own_is_not_later_than_its_reply() -> None:
+    arrival = read(event(changed(accepted_at="absent")))
+
+    assert (arrival.accepted_at, arrival.replied_at) == ("2026-01-31T12:00:01.000Z", "2026-01-31T12:00:01.000Z")
+
+
 @pytest.mark.parametrize("time", [None, 5, "yesterday", "9999-12-31T23:59:59-23:00"])
 def test_the_time_of_arrival_stands_in_where_no_time_can_be_read(time: object) -> None:
     arrival = read(event(changed(accepted_at="soon", occurred_at=None), time=time))
@@ -95,6 +101,7 @@ BAD = {
     "data that is no JSON": event("hello"),
     "data that is no object": event([DATA]),
     "data that is no base64": event(None, data_base64="*"),
+    "no event type": event(changed(event_type="absent")),
     "another event type": event(changed(event_type="ConversationDeleted")),
     "no user": event(changed(user_id="absent")),
     "a blank session": event(changed(session_id=" ")),
