@@ -58,12 +58,12 @@ async def test_respond_async_is_answered_at_once_with_a_place_to_look(system: Sy
 
 
 async def test_a_reply_sees_the_turn_before_it_even_if_its_event_is_late(system: System) -> None:
-    system.runtime.set_away("broker", away=False)
-    system.runtime.set_app_away("agent-memory-service", away=False)
-    await system.say("My name is Ann")
+    system.runtime.set_away("broker", away=True)
+    await system.ended(await system.accept("My name is Ann"))
 
-    await system.say("What is my name?")
+    await system.ended(await system.accept("What is my name?"))
 
+    assert await system.history() == []
     contents = [message["content"] for message in system.questions()[1]]
     assert contents[-3:] == ["My name is Ann", "hello", "What is my name?"]
 
