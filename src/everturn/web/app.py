@@ -20,11 +20,11 @@ from fastapi import APIRouter, FastAPI
 from prometheus_client import CollectorRegistry
 from pydantic import BaseModel, SecretStr
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Lifespan
 
 from everturn import __version__
 from everturn.web.bodies import BodyLimit
+from everturn.web.cors import Cors
 from everturn.web.health import HEALTH_PATHS, Readiness, health_router
 from everturn.web.paths import EncodedPath
 from everturn.web.problems import UnexpectedErrors, handle_problems, problem_responses
@@ -60,7 +60,7 @@ def build_app(service: Service, router: APIRouter, *, lifespan: Lifespan[FastAPI
         version=__version__,
         lifespan=lifespan,
         middleware=_middleware(service),
-        responses=problem_responses(422, 500),
+        responses=problem_responses(*(401,) if service.token else (), 422, 500),
         redirect_slashes=False,
     )
     handle_problems(app)
@@ -78,7 +78,7 @@ def _middleware(service: Service) -> list[Middleware]:
     """From the outside in: CORS headers are on every answer; paths are normal before anything looks at them."""
     stack: list[Any] = [
         Middleware(
-            CORSMiddleware,
+            Cors,
             allow_origins=service.cors_origins,
             allow_methods=["*"],
             allow_headers=["*"],

@@ -49,6 +49,40 @@ async def test_another_origin_gets_no_permission(client: httpx2.AsyncClient) -> 
     assert "access-control-allow-origin" not in response.headers
 
 
+async def test_an_allowed_origin_may_ask_before_it_calls(client: httpx2.AsyncClient) -> None:
+    asked = {"origin": "http://localhost:3000", "access-control-request-method": "POST"}
+
+    response = await client.options("/notes", headers=asked)
+
+    assert response.status_code == 200
+    assert response.headers["access-control-allow-origin"] == "http://localhost:3000"
+
+
+async def test_another_origin_that_asks_is_refused_with_a_problem(client: httpx2.AsyncClient) -> None:
+    asked = {"origin": "http://elsewhere.example", "access-control-request-method": "POST"}
+
+    response = await client.options("/notes", headers=asked)
+
+    assert response.status_code == 400
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["detail"]
+    assert "access-control-allow-origin" not in response.headers
+
+
+async def test_the_api_document_tells_of_the_token_where_there_is_one(
+    client: httpx2.AsyncClient, guarded_client: httpx2.AsyncClient
+) -> None:
+    token = {"dapr-api-token": "right"}
+    documents = [
+        (await client.get("/openapi.json")).json(),
+        (await guarded_client.get("/openapi.json", headers=token)).json(),
+    ]
+
+    told = ["401" in document["paths"]["/notes"]["post"]["responses"] for document in documents]
+
+    assert told == [False, True]
+
+
 async def test_without_the_token_every_route_is_401_health_aside(guarded_client: httpx2.AsyncClient) -> None:
     statuses = {
         path: (await guarded_client.get(path)).status_code
