@@ -4,9 +4,6 @@ import asyncio
 import contextlib
 import gc
 import logging
-import os
-import signal
-import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,6 +15,7 @@ from everturn.chat.turn import CHAT_WORKFLOW
 from everturn.cli.banner import print_banner, print_model_warning, print_slow_start
 from everturn.cli.faults import faults_router
 from everturn.cli.listeners import WebServer, allow_many_connections, listen
+from everturn.cli.process import Deadline, end_at_once, loop_factory, stop_signal
 from everturn.contracts.events import CHAT_APP_ID, MEMORY_APP_ID
 from everturn.errors import TransientError
 from everturn.memory.app import create_app as create_memory_app
@@ -37,7 +35,6 @@ _SLOW_START_S = 2.0
 _SHARE_OF_WAITERS = 0.6
 # so long they have to be answered; the rest is for the work behind them.
 _SHARE_OF_REQUESTS = 0.8
-_EXIT_AT_ONCE = 0
 # Thresholds of the garbage collector's three generations.
 _YOUNG_OBJECTS, _YOUNG_COLLECTIONS, _OLDER_COLLECTIONS = 10_000, 20, 20
 
@@ -66,17 +63,17 @@ def run_up(settings: Settings, options: UpOptions) -> None:
     Raises SettingError or StartError where it cannot start.
     """
     allow_many_connections()
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(_up(settings, options))
 
 
 async def _up(settings: Settings, options: UpOptions) -> None:
-    stopping = _stop_signal()
+    stopping = stop_signal()
     loop = asyncio.get_running_loop()
     slow = loop.call_later(_SLOW_START_S, print_slow_start, settings)
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(slow.cancel)
-        deadline = _Deadline(settings.shutdown_s)
+        deadline = Deadline(settings.shutdown_s)
         running = await _start(settings, options, stack, deadline)
         slow.cancel()
         _spare_collector()
@@ -87,7 +84,7 @@ async def _up(settings: Settings, options: UpOptions) -> None:
         warning.cancel()
         deadline.begin()
         loop.call_later(settings.shutdown_s * _SHARE_OF_WAITERS, running.release_waiters)
-        loop.call_later(settings.shutdown_s, _end_at_once)
+        loop.call_later(settings.shutdown_s, end_at_once)
         await asyncio.gather(*(server.stop(deadline.left_s() * _SHARE_OF_REQUESTS) for server in running.servers))
         log.info("requests_ended")
         await running.runtime.stop(deadline.left_s())  # before the services: what they are doing may still finish
@@ -95,7 +92,7 @@ async def _up(settings: Settings, options: UpOptions) -> None:
 
 
 async def _start(
-    settings: Settings, options: UpOptions, stack: contextlib.AsyncExitStack, deadline: "_Deadline"
+    settings: Settings, options: UpOptions, stack: contextlib.AsyncExitStack, deadline: Deadline
 ) -> _Running:
     """Everything running; `stack` ends it in the reverse order."""
     listeners = [
@@ -158,51 +155,3 @@ class _AppChannel(Transport):
 
     async def close(self) -> None:
         """Nothing to close: the app belongs to this process."""
-
-
-class _Deadline:
-    """The end of a graceful stop, once one has begun."""
-
-    def __init__(self, limit_s: float) -> None:
-        self._limit_s = limit_s
-        self._at: float | None = None
-
-    def begin(self) -> None:
-        self._at = asyncio.get_running_loop().time() + self._limit_s
-
-    def left_s(self) -> float:
-        if self._at is None:
-            return self._limit_s
-        return max(0.0, self._at - asyncio.get_running_loop().time())
-
-
-def _stop_signal() -> asyncio.Event:
-    """Set by SIGTERM and the first Ctrl-C; the second Ctrl-C ends the process."""
-    stopping = asyncio.Event()
-
-    def interrupted() -> None:
-        if stopping.is_set():
-            _end_at_once()
-        stopping.set()
-
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGINT, interrupted)
-    loop.add_signal_handler(signal.SIGTERM, stopping.set)
-    return stopping
-
-
-def _end_at_once() -> None:
-    """End without waiting for anything: what is acknowledged is on disk, and the next start resumes the rest."""
-    log.warning("ended_at_once")
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(_EXIT_AT_ONCE)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop  # noqa: PLC0415 - there is none for Windows
-    except ImportError:
-        return None
-    return uvloop.new_event_loop

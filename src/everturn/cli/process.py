@@ -1,0 +1,62 @@
+"""What every long-running command has in common: its loop, the signal that ends it, the time that the end may take."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+_EXIT_AT_ONCE = 0
+
+
+class Deadline:
+    """The end of a graceful stop, once one has begun."""
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._at: float | None = None
+
+    def begin(self) -> None:
+        self._at = asyncio.get_running_loop().time() + self._limit_s
+
+    def left_s(self) -> float:
+        if self._at is None:
+            return self._limit_s
+        return max(0.0, self._at - asyncio.get_running_loop().time())
+
+
+def stop_signal() -> asyncio.Event:
+    """Set by SIGTERM and the first Ctrl-C; the second Ctrl-C ends the process."""
+    stopping = asyncio.Event()
+
+    def interrupted() -> None:
+        if stopping.is_set():
+            end_at_once()
+        stopping.set()
+
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGINT, interrupted)
+    loop.add_signal_handler(signal.SIGTERM, stopping.set)
+    return stopping
+
+
+def end_at_once() -> None:
+    """End without waiting for anything: what is acknowledged is on disk, and the next start resumes the rest."""
+    log.warning("ended_at_once")
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(_EXIT_AT_ONCE)
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's, where there is one for this system; None stands for Python's own."""
+    try:
+        import uvloop  # noqa: PLC0415 - there is none for Windows
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
