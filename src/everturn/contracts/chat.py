@@ -3,9 +3,9 @@
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
-from everturn.contracts.ids import id_fault
+from everturn.contracts.ids import MAX_ID_CHARS, id_fault
 from everturn.contracts.text import text_fault
 
 MAX_TAGS = 32
@@ -18,15 +18,17 @@ def _checked_id(value: str) -> str:
     return value
 
 
-def _checked_text(value: str) -> str:
+def checked_text(value: str) -> str:
+    """For pydantic: `value`, if it can be kept exactly. Raises ValueError with the rest of a sentence if not."""
     if fault := text_fault(value):
         raise ValueError(fault)
     return value
 
 
-Id = Annotated[str, AfterValidator(_checked_id)]
-Text = Annotated[str, AfterValidator(_checked_text)]
-Tag = Annotated[Text, Field(max_length=MAX_TAG_CHARS)]
+# `id_fault` checks the length, in a sentence of its own; the schema only tells of it.
+Id = Annotated[str, AfterValidator(_checked_id), Field(json_schema_extra={"minLength": 1, "maxLength": MAX_ID_CHARS})]
+Text = Annotated[str, AfterValidator(checked_text)]
+Tag = Annotated[str, Field(max_length=MAX_TAG_CHARS), AfterValidator(checked_text)]
 
 
 class MessageMetadata(BaseModel):
@@ -66,8 +68,21 @@ class ReplyMetadata(BaseModel):
     timestamp: str
 
 
+_REPLY_EXAMPLE: dict[str, JsonValue] = {
+    "user_id": "junaid",
+    "reply": "Hey Junaid! What's up?",
+    "metadata": {"session_id": "5e8c4b0a-7c55-4f0e-9d0e-0b8a3c1a2f11", "timestamp": "2026-01-31T12:00:01.250Z"},
+    "turn_id": "0f0c8d6e-7f0e-4a57-9d3b-3d1f2c6f7a10",
+    "status": "completed",
+    "model": "offline-demo",
+    "degraded": [],
+}
+
+
 class ChatReply(BaseModel):
     """The reply of a finished turn. `degraded` names what it had to do without: `memory`, `history`."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_REPLY_EXAMPLE]})
 
     user_id: str
     reply: str
@@ -121,6 +136,37 @@ class Step(BaseModel):
 
 class Turn(BaseModel):
     """A turn as a client sees it, running or ended; `steps` in order of their start."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "turn_id": "0f0c8d6e-7f0e-4a57-9d3b-3d1f2c6f7a10",
+                    "user_id": "junaid",
+                    "session_id": "5e8c4b0a-7c55-4f0e-9d0e-0b8a3c1a2f11",
+                    "sequence": 1,
+                    "status": "running",
+                    "created_at": "2026-01-31T12:00:00.123Z",
+                    "steps": [
+                        {
+                            "name": "fetch_context",
+                            "status": "completed",
+                            "attempts": 2,
+                            "started_at": "2026-01-31T12:00:00.130Z",
+                            "finished_at": "2026-01-31T12:00:00.345Z",
+                            "error": {"kind": "timeout", "message": "the memory service gave no answer within 5 s"},
+                        },
+                        {
+                            "name": "generate_response",
+                            "status": "running",
+                            "attempts": 1,
+                            "started_at": "2026-01-31T12:00:00.350Z",
+                        },
+                    ],
+                }
+            ]
+        }
+    )
 
     turn_id: str
     user_id: str

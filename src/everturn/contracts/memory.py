@@ -2,13 +2,13 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from everturn.contracts.chat import Text
+from everturn.contracts.chat import checked_text
 
 MAX_FIELD_CHARS = 2_000
 
-MemoryField = Annotated[Text, Field(max_length=MAX_FIELD_CHARS)]
+MemoryField = Annotated[str, Field(max_length=MAX_FIELD_CHARS), AfterValidator(checked_text)]
 
 
 class UserMemory(BaseModel):
@@ -35,6 +35,19 @@ class ConversationEntry(BaseModel):
 
 class ConversationHistory(BaseModel):
     """A conversation in the order of its turns."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "history": [
+                        {"role": "user", "content": "Hi there", "timestamp": "2026-01-31T12:00:00.123Z"},
+                        {"role": "assistant", "content": "Hello Junaid!", "timestamp": "2026-01-31T12:00:01.250Z"},
+                    ]
+                }
+            ]
+        }
+    )
 
     history: list[ConversationEntry]
 
