@@ -11,7 +11,7 @@ from everturn.chat.policies import Policies
 from everturn.chat.records import TurnRecord
 from everturn.chat.story import CANCEL_EVENT, TurnInput
 from everturn.chat.turn import CHAT_WORKFLOW
-from everturn.sidecar.workflow_errors import already_runs, is_missing, sorted_workflow_errors
+from everturn.sidecar.workflow_errors import already_runs, is_missing, read_whole, sorted_workflow_errors
 from everturn.sidecar.workflows import WorkflowClient
 
 
@@ -41,13 +41,13 @@ class TurnInstances:
     async def state(self, instance_id: str) -> WorkflowState | None:
         """Where the instance stands; None where there is none."""
         with sorted_workflow_errors():
-            return await self._workflows.get_workflow_state(instance_id, fetch_payloads=True)
+            return await read_whole(lambda: self._workflows.get_workflow_state(instance_id, fetch_payloads=True))
 
     async def history(self, instance_id: str) -> list[WorkflowHistoryEvent]:
         """The instance's history; empty where there is none (any more)."""
         with sorted_workflow_errors():
             try:
-                return await self._workflows.get_workflow_history(instance_id)
+                return await read_whole(lambda: self._workflows.get_workflow_history(instance_id))
             except grpc.RpcError as error:
                 if is_missing(error):
                     return []
