@@ -14,7 +14,7 @@ from everturn.runtime.activities import Activities, ActivityTask, retry_delay_s
 from everturn.runtime.clock import Clock
 from everturn.runtime.engine.decision import ScheduledActivity, Turn
 from everturn.runtime.engine.events import event_at, timestamp_of
-from everturn.runtime.engine.inbox import Arrived, accept
+from everturn.runtime.engine.inbox import Arrived, accept, turn_size
 from everturn.runtime.engine.propagation import propagate, scope_of
 from everturn.runtime.engine.state import InstanceState, Status
 from everturn.runtime.engine.turn import Outcome, take_turn
@@ -158,10 +158,10 @@ class Host:
             self.instances.rest(instance)
 
     async def _step(self, instance: Instance) -> bool:
-        """Take all that is in the inbox. False where it must wait: for a worker, or for a better time."""
-        items = list(instance.inbox)
-        instance.inbox.clear()
+        """Take what is in the inbox, as far as one turn may. False where it must wait: for a worker, a better time."""
         worker = self._worker_for(instance)
+        count = len(instance.inbox) if worker is None else turn_size(instance.inbox)
+        items = [instance.inbox.popleft() for _ in range(count)]
         try:
             if worker is None:
                 await self._keep(instance, items)

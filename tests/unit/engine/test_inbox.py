@@ -1,7 +1,8 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from everturn.runtime.engine.inbox import Accepted, Arrived, accept
+from everturn.runtime.engine.inbox import Accepted, Arrived, accept, turn_size
 from everturn.runtime.engine.state import fold
 from everturn.runtime.sdk import HistoryEvent
 from tests.unit.engine.events import (
@@ -34,6 +35,20 @@ HISTORY = [
 
 def taken(*arrived: HistoryEvent, history: list[HistoryEvent] | None = None) -> Accepted:
     return accept(fold(HISTORY if history is None else history), [Arrived(each) for each in arrived])
+
+
+@pytest.mark.parametrize(
+    ("arrived", "taken_first"),
+    [
+        ([started(), completed(1)], 2),
+        ([started(), suspended(), completed(1)], 1),
+        ([suspended(), completed(1), resumed()], 1),
+        ([completed(1), resumed(), suspended()], 2),
+        ([], 0),
+    ],
+)
+def test_a_suspension_has_a_turn_of_its_own(arrived: list[HistoryEvent], taken_first: int) -> None:
+    assert turn_size([Arrived(event) for event in arrived]) == taken_first
 
 
 def test_an_outcome_counts_once() -> None:

@@ -119,6 +119,33 @@ async def test_pausing_waits_for_a_worker(rig: Rig) -> None:
     assert await rig.status(instance_id) == "SUSPENDED"
 
 
+async def test_a_suspension_that_comes_with_the_start_schedules_nothing_twice(rig: Rig) -> None:
+    noted: list[int] = []
+
+    @rig.activity
+    def note(_ctx: Any, number: int) -> None:
+        noted.append(number)
+
+    @rig.workflow
+    def noting(ctx: Any, _: Any) -> Any:
+        yield ctx.call_activity("note", input=1)
+        yield ctx.call_activity("note", input=2)
+
+    await rig.open(worker=False)
+    instance_id = await rig.start("noting")
+    pause = asyncio.ensure_future(rig.client.pause_workflow(instance_id))
+    await until(lambda: len(rig.database.read("SELECT 1 FROM workflow_inbox")) == 2)
+    rig.engine.register("app", rig.runtime())
+    await pause
+    await until(lambda: noted != [] and rig.database.read("SELECT 1 FROM workflow_activities") == [])
+
+    await rig.client.resume_workflow(instance_id)
+    state = await rig.ended(instance_id)
+
+    assert state.runtime_status.name == "COMPLETED"
+    assert noted == [1, 2]
+
+
 @pytest.mark.parametrize("call", ["raise", "pause", "resume", "terminate", "purge"])
 async def test_commands_to_a_missing_workflow_are_unknown(rig: Rig, call: str) -> None:
     await rig.open()

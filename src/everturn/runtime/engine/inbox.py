@@ -4,7 +4,7 @@ Completions and timers are known by kind and id (dapr-wire: "deduped by kind+id"
 answer is already in the history, or that the wait was given up.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from everturn.runtime.engine.state import InstanceState, OpenTimer, oldest_wait_for
@@ -31,6 +31,18 @@ class Accepted:
     events: list[HistoryEvent] = field(default_factory=list)
     closed_tasks: list[int] = field(default_factory=list)
     closed_timers: list[int] = field(default_factory=list)
+
+
+def turn_size(arrived: Sequence[Arrived]) -> int:
+    """How many of `arrived` one turn may take: all, but a suspension has a turn of its own.
+
+    The SDK's executor puts off all that follows a suspension in the history. Were it in the midst of a turn, that would
+    be the very events which say what the turn scheduled, and the next turn would schedule it again.
+    """
+    for place, item in enumerate(arrived):
+        if item.event.HasField("executionSuspended"):
+            return place or 1
+    return len(arrived)
 
 
 def accept(state: InstanceState, arrived: Iterable[Arrived]) -> Accepted:
