@@ -32,6 +32,7 @@ _ROUTES: tuple[tuple[frozenset[str] | None, str, _Handler], ...] = (
     (_READ, "secrets/{store}/bulk", http_handlers.get_bulk_secrets),
     (_READ, "secrets/{store}/{key}", http_handlers.get_secret),
 )
+_Row = tuple[frozenset[str] | None, int | None, re.Pattern[str], _Handler]
 _METADATA_PREFIX = "metadata."
 
 
@@ -39,12 +40,13 @@ class HttpFront:
     """Answers one app's requests to its sidecar. `api_token`: what a caller must show (DAPR_API_TOKEN)."""
 
     def __init__(self, app_id: str, blocks: BuildingBlocks, *, api_token: str | None = None) -> None:
+        self.app_id = app_id
+        self.api_token = api_token
         self._app = AppView(app_id, blocks)
-        self._api_token = api_token
 
     async def handle(self, request: Request) -> Response:
         """The response to `request`; an error of the API is one too, in Dapr's JSON. Without the token it is 401."""
-        if self._api_token is not None and not _may_call(request, self._api_token):
+        if self.api_token is not None and not _may_call(request, self.api_token):
             return _error(DaprError(401, "ERR_PERMISSION_DENIED", "invalid api token"))
         return await self.handle_trusted(request)
 
@@ -77,11 +79,12 @@ def _pattern(template: str) -> re.Pattern[str]:
     return re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", pattern) + r"\Z", re.DOTALL)
 
 
-def _by_block() -> dict[str, list[tuple[frozenset[str] | None, re.Pattern[str], _Handler]]]:
-    """The table by first segment, so that only a few patterns are tried."""
-    table: dict[str, list[tuple[frozenset[str] | None, re.Pattern[str], _Handler]]] = {}
+def _by_block() -> dict[str, list[_Row]]:
+    """The table by first segment, so that only a few patterns are tried; each with its number of slashes, if fixed."""
+    table: dict[str, list[_Row]] = {}
     for methods, template, handler in _ROUTES:
-        table.setdefault(template.partition("/")[0], []).append((methods, _pattern(template), handler))
+        slashes = None if "*}" in template else template.count("/")
+        table.setdefault(template.partition("/")[0], []).append((methods, slashes, _pattern(template), handler))
     return table
 
 
@@ -92,8 +95,9 @@ def _find_route(method: str, path: str) -> tuple[_Handler, Mapping[str, str]]:
     below = path.removeprefix("/v1.0/")
     known = False
     if below != path:
-        for methods, pattern, handler in _ROUTES_BY_BLOCK.get(below.partition("/")[0], ()):
-            if found := pattern.match(below):
+        count = below.count("/")
+        for methods, slashes, pattern, handler in _ROUTES_BY_BLOCK.get(below.partition("/")[0], ()):
+            if slashes in (None, count) and (found := pattern.match(below)):
                 if methods is None or method in methods:
                     return handler, found.groupdict()
                 known = True

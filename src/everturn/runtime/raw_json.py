@@ -4,12 +4,15 @@ State values and event data pass through the runtime as the bytes that the clien
 and gives each part as text or decoded, as asked.
 """
 
+import re
 from collections.abc import Iterator
 from json import JSONDecodeError, JSONDecoder
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any
 
-_SPACE = " \t\n\r"
+# What stands before a value of an object, where the name has no escapes.
+_PLAIN_NAME = re.compile(r'"([^"\\\x00-\x1f]*)"[ \t\n\r]*:[ \t\n\r]*')
+_SPACE = re.compile(r"[ \t\n\r]*")
 
 
 class JsonError(ValueError):
@@ -47,17 +50,25 @@ class JsonReader:
         if self._accept("}"):
             return
         while True:
-            self._expect('"', skip=False)
-            try:
-                name, self._at = scanstring(self._text, self._at, True)
-            except JSONDecodeError as error:
-                raise JsonError(error.msg) from error
-            self._skip_space()
-            self._expect(":")
+            plain = _PLAIN_NAME.match(self._text, self._at)
+            if plain is None:
+                name = self._escaped_name()
+            else:
+                name, self._at = plain[1], plain.end()
             yield name
             if not self._accept(","):
                 break
         self._expect("}")
+
+    def _escaped_name(self) -> str:
+        self._expect('"', skip=False)
+        try:
+            name, self._at = scanstring(self._text, self._at, True)
+        except JSONDecodeError as error:
+            raise JsonError(error.msg) from error
+        self._skip_space()
+        self._expect(":")
+        return str(name)
 
     def elements(self) -> Iterator[None]:
         """One step for each element of the array at the cursor, with the cursor on it."""
@@ -115,10 +126,9 @@ class JsonReader:
         return True
 
     def _skip_space(self) -> None:
-        text, at = self._text, self._at
-        while at < len(text) and text[at] in _SPACE:
-            at += 1
-        self._at = at
+        found = _SPACE.match(self._text, self._at)
+        assert found is not None
+        self._at = found.end()
 
 
 def raw_object(body: bytes) -> dict[str, str]:

@@ -3,6 +3,7 @@
 Semantics: https://docs.dapr.io/reference/api/state_api/, and of what differs between Dapr's stores those of its SQLite.
 """
 
+import itertools
 import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,10 @@ from everturn.runtime.store.database import Database
 
 # A sweep holds the writer for one batch of this many keys at a time.
 _SWEEP_BATCH = 500
+
+# ETags are opaque and never the same again: a key that was deleted and made anew is another one.
+_OF_THIS_PROCESS = secrets.token_hex(8)
+_write_number = itertools.count()
 
 _LIVE = "(expires_at IS NULL OR expires_at > :now)"
 _GET = "SELECT value, etag, expires_at FROM state WHERE store = ? AND key = ?"
@@ -158,8 +163,7 @@ class StateStore:
         return [self._bind(write, now) for write in writes]
 
     def _bind(self, write: Write, now: float) -> "_Bound":
-        # Opaque, and never the same again: a key that was deleted and made anew is another one.
-        new_etag = secrets.token_hex(8)
+        new_etag = f"{_OF_THIS_PROCESS}-{next(_write_number):x}"
         expires_at = now + write.ttl_s if write.ttl_s is not None else None
         full_key = self._full_key(write.key)
         return _Bound(
