@@ -124,5 +124,10 @@ def _entries(turn: StoredTurn) -> list[ConversationEntry]:
 
 
 def _placed(turn: StoredTurn) -> list[PlacedEntry]:
-    place = {"turn_id": turn.turn_id, "sequence": turn.sequence}
-    return [PlacedEntry.model_validate({**entry.model_dump(), **place}) for entry in _entries(turn)]
+    turn_id, sequence = turn.turn_id, turn.sequence
+    return [
+        PlacedEntry(role="user", content=turn.message, timestamp=turn.accepted_at, turn_id=turn_id, sequence=sequence),
+        PlacedEntry(
+            role="assistant", content=turn.reply, timestamp=turn.replied_at, turn_id=turn_id, sequence=sequence
+        ),
+    ]

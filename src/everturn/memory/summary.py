@@ -24,8 +24,9 @@ from everturn.sidecar.workflows import WorkflowClient
 SUMMARY_WORKFLOW = "summary_workflow"
 REFRESH_SUMMARY = "refresh_summary"
 
-# Turns that come fast are summarised together. The contract allows 30 s from a turn to its summary.
-_SETTLE_S = 1.0
+# Turns that come fast are summarised together, for a summary costs about as much as a turn. The contract allows 30 s
+# from a turn to its summary.
+_SETTLE_S = 5.0
 _MAX_DELAY_S = 300.0
 
 
@@ -41,7 +42,7 @@ class SummaryInput(BaseModel):
 
     @property
     def delay(self) -> timedelta:
-        """A second, doubled with each failure up to five minutes; longer where the model asked for it."""
+        """Five seconds, doubled with each failure up to five minutes; longer where the model asked for it."""
         backoff_s = min(_MAX_DELAY_S, _SETTLE_S * 2.0 ** min(self.attempt, 16))
         return timedelta(seconds=max(backoff_s, self.retry_after_s or 0))
 
