@@ -16,6 +16,7 @@ list:
 	@echo
 	@echo '  make up       start everything and print the addresses'
 	@echo '  make test     run the tests'
+	@echo '  make chaos    crash the simulated system 50,000 times; ARGS="soak 7" repeats one world'
 	@echo '  make check    lint, types, imports between rooms, sizes, settings'
 	@echo '  make format   put the code into the house format'
 	@echo '  make clean    remove what make built; conversations in .everturn stay'
@@ -23,7 +24,7 @@ list:
 	@echo '  make dapr     build real Dapr from its Go modules, once (about five minutes, needs Go)'
 	@echo '  make up-dapr  start both services on real Dapr, with a sidecar each and Redis'
 	@echo
-	@echo '  planned: bench, chaos, bench-dapr'
+	@echo '  planned: bench, bench-dapr'
 
 up:
 	@$(SETUP) runtime
@@ -39,9 +40,13 @@ check:
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python tools/check_sizes.py src tests tools
+	$(BIN)/python tools/check_sizes.py src tests tools benchmarks
 	$(BIN)/python tools/check_paths.py
 	$(BIN)/python tools/settings_reference.py --check
+
+chaos:
+	@$(SETUP) dev
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 format:
 	@$(SETUP) dev
@@ -57,7 +62,7 @@ up-dapr:
 	@$(SETUP) runtime
 	@exec $(BIN)/python -m tools.dapr.up
 
-bench chaos bench-dapr:
+bench bench-dapr:
 	@echo 'make $@ is planned and not built yet.' >&2; exit 1
 
 clean:

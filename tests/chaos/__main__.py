@@ -1,0 +1,45 @@
+"""`python -m tests.chaos`: worlds until 50,000 faults have taken place; with a seed behind it that one world alone."""
+
+import itertools
+import random
+import sys
+import time
+
+from tests.chaos.campaign import counted, run, run_all, soaks, sweeps, tell, told
+from tests.chaos.world import Report
+
+_FAULTS = 50_000
+# Seeds that are handed out at a time.
+_BATCH = 40
+
+
+def main(words: list[str]) -> int:
+    if words and not words[0].isdigit():
+        report = run(" ".join(words))
+        tell(told(report))
+        return 1 if report.found else 0
+    return _campaign(int(words[0]) if words else _FAULTS)
+
+
+def _campaign(wanted: int) -> int:
+    first, begun = random.SystemRandom().randrange(10**9), time.monotonic()
+    tell(f"seeds: every sweep, then soak {first} and on")
+    reports: list[Report] = []
+    batches = itertools.chain([sweeps()], (soaks(first + start, _BATCH) for start in itertools.count(0, _BATCH)))
+    for batch in batches:
+        for report in run_all(batch):
+            reports.append(report)
+            if report.found:
+                tell(told(report))
+        total = sum(report.total for report in reports)
+        tell(f"{total} faults in {len(reports)} worlds, {time.monotonic() - begun:.0f} s")
+        if total >= wanted:
+            break
+    tell(", ".join(f"{kind}: {count}" for kind, count in counted(reports).most_common()))
+    failed = [report for report in reports if report.found]
+    tell(f"{len(failed)} worlds failed" if failed else "nothing was lost, doubled or out of order")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,64 @@
+"""Many worlds, each by its seed, on all processors; and one again, by the seed that a failure names."""
+
+import multiprocessing
+import os
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from tests.chaos.disk import Moment
+from tests.chaos.shapes import SHAPES
+from tests.chaos.world import Report, soak, sweep
+
+
+def sweeps() -> list[str]:
+    """The seeds of the worlds in which the machine dies at each write of each shape, at each of the moments."""
+    return [f"sweep {name} {moment}" for name in SHAPES for moment in Moment]
+
+
+def soaks(first: int, count: int) -> list[str]:
+    return [f"soak {number}" for number in range(first, first + count)]
+
+
+def run(seed: str) -> Report:
+    """The world of `seed`. Raises ValueError for one that there is not."""
+    with warnings.catch_warnings():
+        # What a dead machine was about to do is never done.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        match seed.split():
+            case ["soak", number]:
+                return soak(int(number))
+            case ["sweep", name, moment]:
+                return sweep(name, Moment(moment))
+    raise ValueError(f"no world has the seed {seed!r}")
+
+
+def run_all(seeds: Iterable[str]) -> Iterator[Report]:
+    """The worlds of `seeds` as they end, on as many processors as there are."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(os.cpu_count()) as pool:
+        yield from pool.imap_unordered(run, seeds)
+
+
+def told(report: Report) -> str:
+    """One line of a report, and how to see a failure again."""
+    line = f"{report.seed}: {report.total} faults in {report.lives} lives, {report.writes} writes"
+    if not report.found:
+        return line
+    found = "\n  ".join(report.found)
+    return f"{line}\n  {found}\n  again: .venv/bin/python -m tests.chaos {report.seed}"
+
+
+def tell(text: str) -> None:
+    """Write a line at once."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def counted(reports: Iterable[Report]) -> Counter[str]:
+    """Faults by kind."""
+    total: Counter[str] = Counter()
+    for report in reports:
+        total.update(report.faults)
+    return +total

@@ -1,0 +1,230 @@
+"""Every shape of a turn, as what a client does. Each is written to be gone through again after a crash.
+
+A shape ends when all that it set in motion has come to rest, so that the next crash is its own.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from everturn.testing.simulated_loop import pass_time
+from tests.chaos.client import Pauses
+from tests.chaos.journal import Exchange
+from tests.chaos.life import Life
+from tests.chaos.models import names_in
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """One go of a shape in a session. Its messages are `name` with a letter, which is their key as well."""
+
+    life: Life
+    session: str
+    user: str
+    name: str
+
+    async def say(self, letter: str, words: str = "", again: str = "") -> Exchange:
+        """Send a message and wait for what comes of it."""
+        what = f"say{again} {self.name}{letter}"
+        for _ in range(100):
+            exchange = await self._post(what, letter, words, None)
+            if exchange.status != 202:
+                return exchange
+            await self.life.client.ended(exchange.answer["turn_id"])
+            what += "+"
+        raise AssertionError("a turn that has ended is answered with 202")
+
+    async def accept(self, letter: str, words: str = "") -> str:
+        """Send a message without waiting for its reply; the turn's id."""
+        exchange = await self._post(f"accept {self.name}{letter}", letter, words, "respond-async")
+        return str((exchange.answer or {}).get("turn_id", ""))
+
+    async def _post(self, what: str, letter: str, words: str, prefer: str | None) -> Exchange:
+        key = self.name + letter
+        body = {"user_id": self.user, "text": f"{key} {words}", "metadata": {"session_id": self.session}}
+        how = {} if prefer is None else {"prefer": prefer}
+        return await self.life.client.do(what, "POST", "/chat/", body, key=key, **how)
+
+    async def steer(self, letter: str, turn_id: str, how: str) -> Exchange:
+        return await self.life.client.do(f"{how} {self.name}{letter}", "POST", f"/turns/{turn_id}/{how}")
+
+    async def ended(self, *turn_ids: str) -> list[dict[str, Any]]:
+        return [await self.life.client.ended(turn_id) for turn_id in turn_ids]
+
+    async def once(self, what: str, act: Callable[[], Awaitable[object]]) -> None:
+        """Do `act` unless the client has heard that it is done."""
+        client, what = self.life.client, f"{what} {self.name}"
+        if what not in client.journal.done:
+            await act()
+            client.journal.done[what] = Exchange(self.life.number, client.journal.tick(), "", what)
+
+    async def away(self, what: str, away: bool) -> None:
+        async def act() -> None:
+            self.life.set_away("broker" if what == "broker" else "memory", away)
+
+        await self.once(f"{what} {'away' if away else 'back'}", act)
+
+    async def asked(self, letter: str) -> None:
+        """Return when the model has been asked for the reply."""
+        name = self.name + letter
+        for pause in Pauses():
+            if any(call.name == name for call in self.life.journal.calls):
+                return
+            await pause()
+
+    async def stored(self, *letters: str) -> None:
+        """Return when these messages are in the history and in the user's summary."""
+        names = {self.name + letter for letter in letters}
+        client = self.life.client
+        for pause in Pauses():
+            history = {content.split()[0] for content in await client.history(self.session)}
+            if names <= history and names <= set(names_in(await client.summary(self.user))):
+                return
+            await pause()
+
+
+async def plain(talk: Talk) -> None:
+    await talk.say("a")
+    await talk.stored("a")
+
+
+async def degraded(talk: Talk) -> None:
+    await talk.away("memory", True)
+    await talk.say("a")
+    await talk.away("memory", False)
+    await talk.stored("a")
+
+
+async def retried(talk: Talk) -> None:
+    await talk.say("a", "500 429")
+    await talk.stored("a")
+
+
+async def failed(talk: Talk) -> None:
+    await talk.say("a", "401")
+    await talk.say("a", "401", again=" again")
+
+
+async def rerun(talk: Talk) -> None:
+    failure = await talk.say("a", "401")
+    turn_id = failure.answer["turn_id"]
+    talk.life.journal.forgiven.add(talk.name + "a")
+    await talk.steer("a", turn_id, "rerun")
+    await talk.ended(turn_id)
+    await talk.say("a", "401", again=" again")
+    await talk.stored("a")
+
+
+async def cancelled(talk: Talk) -> None:
+    first = await talk.accept("a", "slow=40")
+    await talk.asked("a")
+    await talk.steer("a", first, "cancel")
+    await talk.ended(first)
+    await talk.say("b")
+    await talk.stored("b")
+
+
+async def cancelled_in_queue(talk: Talk) -> None:
+    turn_ids = [await talk.accept("a", "slow=3"), await talk.accept("b"), await talk.accept("c")]
+    await talk.steer("b", turn_ids[1], "cancel")
+    await talk.ended(*turn_ids)
+    await talk.stored("a", "c")
+
+
+async def given_up(talk: Talk) -> None:
+    """Two are cancelled by a client that does not care for the answer; who waits behind them only looks."""
+    turn_ids = [await talk.accept("a", "slow=3"), await talk.accept("b", "slow=3"), await talk.accept("c")]
+    for letter, turn_id in zip("ab", turn_ids, strict=False):
+        what = f"cancel {letter}"
+        await talk.once(f"{what} tried", _nothing)
+        await talk.once(what, partial(talk.life.client.send, "POST", f"/turns/{turn_id}/cancel"))
+    await talk.ended(*reversed(turn_ids))
+    await talk.stored("c")
+
+
+async def queued(talk: Talk) -> None:
+    turn_ids = [await talk.accept("a", "slow=2"), await talk.accept("b"), await talk.accept("c")]
+    await talk.ended(*reversed(turn_ids))
+    await talk.stored("a", "b", "c")
+
+
+async def deferred(talk: Talk) -> None:
+    await talk.away("broker", True)
+    await talk.say("a")
+    await talk.say("b")
+    await talk.away("broker", False)
+    await talk.stored("a", "b")
+
+
+async def paused(talk: Talk) -> None:
+    first = await talk.accept("a", "slow=2")
+    await talk.steer("a", first, "pause")
+    await talk.steer("a", first, "resume")
+    await talk.ended(first)
+    await talk.stored("a")
+
+
+async def paused_in_queue(talk: Talk) -> None:
+    turn_ids = [await talk.accept("a", "slow=2"), await talk.accept("b"), await talk.accept("c")]
+    await talk.steer("b", turn_ids[1], "pause")
+    await talk.ended(turn_ids[0])
+    await talk.steer("b", turn_ids[1], "resume")
+    await talk.ended(*reversed(turn_ids))
+    await talk.stored("a", "b", "c")
+
+
+async def doubled(talk: Talk) -> None:
+    await asyncio.gather(talk.say("a"), talk.say("a", again=" as well"))
+    await talk.stored("a")
+
+
+async def crowd(talk: Talk) -> None:
+    """Sent side by side: any order will do."""
+    turn_ids = await asyncio.gather(talk.accept("a", "slow=1"), talk.accept("b"), talk.accept("c"))
+    await talk.ended(*turn_ids)
+    await talk.stored("a", "b", "c")
+
+
+async def purged(talk: Talk) -> None:
+    await talk.say("a")
+    await talk.stored("a")
+    await talk.once("wait for the purge", lambda: pass_time(700))
+    await talk.say("a", again=" after the purge")
+
+
+async def introduced(talk: Talk) -> None:
+    """A user of its own says who they are before the first message."""
+    own = Talk(talk.life, f"{talk.name}-session", f"{talk.name}-user", talk.name)
+    memory = {"name": "Jo", "preferred_style": "formal", "user_summary": "new here"}
+    await talk.life.client.do(f"introduce {talk.name}", "POST", f"/memories/{own.user}/initialize", memory)
+    await own.say("a")
+    await own.stored("a")
+
+
+async def _nothing() -> None: ...
+
+
+Shape = Callable[[Talk], Awaitable[None]]
+SHAPES: dict[str, Shape] = {
+    shape.__name__: shape
+    for shape in (
+        plain,
+        degraded,
+        retried,
+        failed,
+        rerun,
+        cancelled,
+        cancelled_in_queue,
+        given_up,
+        queued,
+        deferred,
+        paused,
+        paused_in_queue,
+        doubled,
+        crowd,
+        purged,
+        introduced,
+    )
+}

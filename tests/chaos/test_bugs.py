@@ -1,0 +1,29 @@
+"""The checker is checked: each planted bug is found, within a few worlds; without one nothing is."""
+
+import warnings
+
+import pytest
+
+from tests.chaos.bugs import BUGS
+from tests.chaos.campaign import tell
+from tests.chaos.world import soak
+
+_WORLDS = 12
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_the_simulator_finds_a_system_that(bug: str) -> None:
+    faults = 0
+    found: list[str] = []
+
+    for seed in range(_WORLDS):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            report = soak(seed, BUGS[bug])
+        faults += report.total
+        found = report.found
+        if found:
+            break
+
+    tell(f"{bug}: found after {faults} faults: {found[:1]}")
+    assert found, f"not found within {faults} faults"

@@ -1,0 +1,48 @@
+"""The machine dies at every write of every shape of turn; a client that retries by key sees nothing of it."""
+
+import pytest
+
+from tests.chaos.campaign import counted, run, run_all, soaks, sweeps, tell, told
+from tests.chaos.disk import Moment
+from tests.chaos.world import sweep
+
+# The same in every run, so that a failure is a change's; `make chaos` takes others.
+_FIRST_SOAK = 1
+_SOAKS = 20
+
+
+def test_a_crash_at_any_write_of_any_turn_loses_doubles_and_reorders_nothing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    reports = list(run_all([*sweeps(), *soaks(_FIRST_SOAK, _SOAKS)]))
+
+    faults = counted(reports)
+    tell("\n".join(told(report) for report in reports))
+    with capsys.disabled():
+        tell(
+            f" {faults.total()} faults in {len(reports)} worlds: every sweep, soak {_FIRST_SOAK} and {_SOAKS - 1} more"
+        )
+    assert [told(report) for report in reports if report.found] == []
+    assert faults.total() >= 1_000
+    assert all(faults[f"crash {moment}"] >= 300 for moment in Moment)
+    assert all(faults[kind] > 0 for kind in ("doubled", "late", "unanswered", "refused", "clock jump"))
+
+
+def test_a_world_can_be_repeated_by_its_seed() -> None:
+    once, again = run("soak 7"), run("soak 7")
+
+    assert once == again
+    assert once.total > 0
+
+
+def test_a_sweep_ends_when_its_shape_has_no_further_write() -> None:
+    report = sweep("plain", Moment.BEFORE)
+
+    # A world without a crash has one write more than the last that one could fall on.
+    assert report.faults["crash before"] >= 12
+    assert report.faults["crash before"] == report.lives - 2
+
+
+def test_an_unknown_seed_is_refused() -> None:
+    with pytest.raises(ValueError, match="no world has the seed"):
+        run("storm 1")
