@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from dapr.ext.workflow import WorkflowRuntime
 from fastapi import FastAPI
 
 from everturn.chat.app import create_app as create_chat_app
@@ -17,6 +18,8 @@ from everturn.memory.app import create_app as create_memory_app
 from everturn.runtime.embedded import EmbeddedRuntime, RuntimeOptions
 from everturn.settings import Settings
 from everturn.sidecar.asgi_transport import AsgiTransport
+from everturn.sidecar.wire import Request, Response, Transport
+from everturn.sidecar.workflows import Sidecar, WorkflowClient
 from everturn.testing.clock import ManualClock
 from everturn.testing.model_answers import completion
 from everturn.testing.model_endpoint import ModelEndpoint
@@ -97,9 +100,46 @@ class System:
 Start = Callable[..., Awaitable[System]]
 
 
+class Gate(Sidecar):
+    """The chat service's sidecar, in which the first request that is `wanted` waits for `release`."""
+
+    def __init__(self) -> None:
+        self.wanted: Callable[[Request], bool] = lambda _: False
+        self.reached, self.release = asyncio.Event(), asyncio.Event()
+
+    def beside(self, inner: Sidecar) -> Sidecar:
+        self._inner = inner
+        return self
+
+    @property
+    def transport(self) -> Transport:
+        return self
+
+    @property
+    def workflows(self) -> WorkflowClient:
+        return self._inner.workflows
+
+    async def start(self, worker: WorkflowRuntime) -> None:
+        await self._inner.start(worker)
+
+    async def stop(self) -> None:
+        await self._inner.stop()
+
+    async def send(self, request: Request) -> Response:
+        if not self.reached.is_set() and self.wanted(request):
+            self.reached.set()
+            await self.release.wait()
+        return await self._inner.transport.send(request)
+
+    async def close(self) -> None:
+        await self._inner.transport.close()
+
+
 @asynccontextmanager
-async def running(data_dir: Path, endpoint: ModelEndpoint, clock: ManualClock, **given: Any) -> AsyncIterator[System]:
-    """A system over `data_dir`; `given` are settings."""
+async def running(
+    data_dir: Path, endpoint: ModelEndpoint, clock: ManualClock, *, gate: Gate | None = None, **given: Any
+) -> AsyncIterator[System]:
+    """A system over `data_dir`, with `gate` between the chat service and its sidecar; `given` are settings."""
     settings = Settings(
         _env_file=None,
         data_dir=data_dir,
@@ -112,7 +152,8 @@ async def running(data_dir: Path, endpoint: ModelEndpoint, clock: ManualClock, *
         stack.push_async_callback(runtime.stop, 1.0)
         memory_channel, chat_channel = AsgiTransport(), AsgiTransport()
         memory = create_memory_app(settings, runtime.add_app(MEMORY_APP_ID, memory_channel))
-        chat = create_chat_app(settings, runtime.add_app(CHAT_APP_ID, chat_channel))
+        beside_chat = runtime.add_app(CHAT_APP_ID, chat_channel)
+        chat = create_chat_app(settings, gate.beside(beside_chat) if gate else beside_chat)
         for app, channel in ((memory, memory_channel), (chat, chat_channel)):
             await stack.enter_async_context(app.router.lifespan_context(app))
             channel.connect(app)

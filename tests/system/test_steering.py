@@ -8,7 +8,7 @@ import pytest
 from everturn.testing.clock import ManualClock
 from everturn.testing.model_answers import Held, completion, status
 from everturn.testing.model_endpoint import ModelEndpoint
-from tests.system.conftest import System, running
+from tests.system.conftest import Gate, System, running
 from tests.system.test_order import held
 
 
@@ -188,3 +188,45 @@ async def test_a_pause_outlasts_a_restart(tmp_path: Path, endpoint: ModelEndpoin
         assert (await after.turn(turn_id))["status"] == "paused"
         await after.steer(turn_id, "resume")
         assert (await after.ended(turn_id))["reply"]["reply"] == "hello"
+
+
+async def test_a_turn_that_is_ending_cannot_be_paused_and_ends(
+    tmp_path: Path, endpoint: ModelEndpoint, clock: ManualClock
+) -> None:
+    gate = Gate()
+    gate.wanted = lambda request: b'"outcome"' in request.body
+    async with running(tmp_path, endpoint, clock, gate=gate) as system:
+        turn_id = await system.accept("Hi")
+        await gate.reached.wait()
+
+        paused = await system.steer(turn_id, "pause")
+        gate.release.set()
+        turn = await system.ended(turn_id)
+
+        assert paused.status_code == 409
+        assert turn["status"] == "completed"
+
+    async with running(tmp_path, endpoint, clock) as system:
+        assert system.runtime.resumed_of("chat_workflow") == 0
+
+
+async def test_a_turn_that_is_paused_while_it_is_handed_the_session_stays_paused(
+    tmp_path: Path, endpoint: ModelEndpoint, clock: ManualClock
+) -> None:
+    gate = Gate()
+    async with running(tmp_path, endpoint, clock, gate=gate) as system:
+        first, release = await held(system)
+        second = await system.accept("second")
+        gate.wanted = lambda request: request.method == "GET" and second in request.target
+        release.set()
+        await gate.reached.wait()  # the session is the second turn's, and its workflow is about to be started
+
+        paused = await system.steer(second, "pause")
+        gate.release.set()
+        await system.ended(first)
+        await system.ended(await system.accept("meanwhile", session="other"))
+
+        assert paused.json()["status"] == (await system.turn(second))["status"] == "paused"
+        assert "second" not in [question[-1]["content"] for question in system.questions()]
+        assert (await system.steer(second, "resume")).json()["status"] != "paused"
+        assert (await system.ended(second))["status"] == "completed"

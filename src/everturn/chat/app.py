@@ -106,15 +106,15 @@ def create_app(settings: Settings, sidecar: Sidecar | None = None, model: "Model
 
 def _services(settings: Settings, sidecar: Sidecar, assistant: WarmedAssistant, metrics: ChatMetrics) -> TurnServices:
     dapr = DaprClient(sidecar.transport)
-    records = TurnRecords(dapr)
+    records, sessions = TurnRecords(dapr), SessionStore(dapr)
     instances = TurnInstances(sidecar.workflows, policies_from(settings))
     return TurnServices(
         settings=settings,
         dapr=dapr,
         records=records,
-        sessions=SessionStore(dapr),
+        sessions=sessions,
         instances=instances,
-        hand_over=HandOver(records, instances),
+        hand_over=HandOver(records, sessions, instances),
         assistant=assistant,
         model_name=model_name(settings),
         metrics=metrics,

@@ -54,8 +54,9 @@ class SessionStore:
 class HandOver:
     """Sees to it that the head of a session's queue runs."""
 
-    def __init__(self, records: TurnRecords, instances: TurnInstances) -> None:
+    def __init__(self, records: TurnRecords, sessions: SessionStore, instances: TurnInstances) -> None:
         self._records = records
+        self._sessions = sessions
         self._instances = instances
 
     async def start_head(self, session: Session, *, perhaps_started: bool) -> None:
@@ -73,3 +74,7 @@ class HandOver:
         if perhaps_started and await self._instances.state(record.instance_id) is not None:
             return
         await self._instances.start(record)
+        # Who paused it meanwhile wrote that into the session, and may have looked for its workflow too early.
+        place = (await self._sessions.get(record.session_id, record.user_id)).session.place_of(record.turn_id)
+        if place is not None and place.paused:
+            await self._instances.pause(record.instance_id)

@@ -78,6 +78,13 @@ def _give_up_others(steps: Iterable[_StepSoFar], name: str | None) -> None:
             step.status = StepStatus.FAILED
 
 
+def is_ending(history: Iterable[WorkflowHistoryEvent]) -> bool:
+    """Whether the workflow has begun to end its turn: nothing can hold the turn any more."""
+    return any(
+        event.event_type is WorkflowHistoryEventType.TASK_SCHEDULED and event.name == END_TURN for event in history
+    )
+
+
 def merged_steps(past: Sequence[Step], now: Sequence[Step]) -> list[Step]:
     """The steps of an earlier run followed by those of the current one; a step of both is one, its attempts added."""
     merged = {step.name: step for step in past}

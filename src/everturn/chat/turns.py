@@ -14,7 +14,7 @@ from everturn.chat.services import TurnServices
 from everturn.chat.session_store import MAX_CONFLICTS, StoredSession
 from everturn.chat.sessions import Session, save_session
 from everturn.chat.turn import FETCH_CONTEXT
-from everturn.chat.turn_view import status_of, view_of
+from everturn.chat.turn_view import is_ending, status_of, view_of
 from everturn.contracts.chat import Turn, TurnStatus
 from everturn.errors import ConflictError, TerminalError, TransientError
 
@@ -58,12 +58,8 @@ class Turns:
 
         Outlasts a sidecar that is away.
         """
-        if self._waiters_released:
-            seconds = 0
-        return await self._watch(turn_id, asyncio.timeout(seconds))
-
-    async def _watch(self, turn_id: str, limit: asyncio.Timeout) -> TurnRecord:
         record = (await self._services.records.get(turn_id)).record
+        limit = asyncio.timeout(0 if self._waiters_released else seconds)
         try:
             async with limit:
                 self._waiting.add(limit)
@@ -157,19 +153,29 @@ class Turns:
             record, session = standing.record, standing.stored.session
             if (standing.status is TurnStatus.PAUSED) is paused:
                 return await self._view(standing)
-            workflow = await self._services.instances.state(record.instance_id)
-            if workflow is not None and session.head and session.head.turn_id == turn_id:
-                steer = self._services.instances.pause if paused else self._services.instances.resume
-                await steer(record.instance_id)
-                return await self.view(turn_id)
-            changed = session.with_paused(turn_id, paused=paused)
-            try:
-                await self._services.dapr.save_state(save_session(record.session_id, changed, standing.stored.etag))
-            except ConflictError:
-                continue
-            await self._services.hand_over.start_head(changed, perhaps_started=True)
+            place = session.place_of(turn_id)
+            if place is not None and place.paused is not paused and not (paused and await self._runs(record)):
+                changed = session.with_paused(turn_id, paused=paused)
+                try:
+                    await self._services.dapr.save_state(save_session(record.session_id, changed, standing.stored.etag))
+                except ConflictError:
+                    continue
+                await self._services.hand_over.start_head(changed, perhaps_started=True)
+            # Looked at after the session is written: whoever starts the turn meanwhile looks the other way round.
+            if await self._runs(record):
+                await (self._pause_running(record) if paused else self._services.instances.resume(record.instance_id))
             return await self.view(turn_id)
         raise TransientError(f"turn {turn_id!r} is changed too often at once", kind="conflict")
+
+    async def _runs(self, record: TurnRecord) -> bool:
+        return await self._services.instances.state(record.instance_id) is not None
+
+    async def _pause_running(self, record: TurnRecord) -> None:
+        """Suspend the turn's workflow, unless it ends the turn already: then the turn would end and never be over."""
+        await self._services.instances.pause(record.instance_id)
+        if is_ending(await self._services.instances.history(record.instance_id)):
+            await self._services.instances.resume(record.instance_id)
+            raise TerminalError(f"turn {record.turn_id!r} is ending", kind="ended")
 
     async def _take_from_queue(self, record: TurnRecord) -> None:
         """A turn without a workflow ends here; one with a workflow is told, and ends itself."""
@@ -184,6 +190,8 @@ class Turns:
             return await self._view(standing)
         if standing.status.ended:
             raise _has_ended(standing)
+        if self._waiters_released:
+            raise TransientError(f"turn {turn_id!r} is cancelled after the next start", kind="stopping")
         raise TerminalError(f"the reply of turn {turn_id!r} is being saved: it can only complete", kind="ended")
 
     async def _nudge(self, record: TurnRecord) -> None:
