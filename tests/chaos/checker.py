@@ -13,8 +13,7 @@ from math import inf
 from typing import Any
 
 from tests.chaos.client import ENDED
-from tests.chaos.journal import Exchange, Journal, ModelCall
-from tests.chaos.models import names_in
+from tests.chaos.journal import Exchange, Journal, ModelCall, names_in
 
 
 def violations(journal: Journal) -> list[str]:

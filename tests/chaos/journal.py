@@ -4,6 +4,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from everturn.models.fence import unfence
+
+_SEEN = "seen:"
+
 
 @dataclass(slots=True)
 class Exchange:
@@ -90,3 +94,15 @@ class Journal:
         found = [item for item in self.exchanges if item.answered is not None]
         found = [item for item in found if item.method == method and item.path == path]
         return sorted(found, key=lambda item: item.answered or 0)
+
+
+def summary_of(prompt: str) -> str:
+    """What the summary model answers: `seen:` and the names of the messages in it, as often as each came."""
+    data = unfence(prompt)
+    names = [str(turn["user"]).split()[0] for turn in data["new_turns"]]
+    return " ".join([_SEEN, *names_in(str(data["previous_summary"])), *names])
+
+
+def names_in(summary: str) -> list[str]:
+    """The messages that a summary has in it."""
+    return summary.removeprefix(_SEEN).split() if summary.startswith(_SEEN) else []

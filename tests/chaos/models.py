@@ -4,19 +4,17 @@ A message is `name word…`: each of `500` and `429` is an error that is given o
 is given until the client forgives it; `slow=N` lets every call take N seconds.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from agents import Model, ModelResponse, Usage
 from agents.items import TResponseStreamEvent
 
 from everturn.models.faults import status_fault
-from everturn.models.fence import unfence
 from everturn.models.offline.model import message_of
 from everturn.testing.simulated_loop import pass_time
-from tests.chaos.journal import Journal, ModelCall
+from tests.chaos.journal import Journal, ModelCall, summary_of
 
-SEEN = "seen:"
 # Seconds that a call takes at least.
 _CALL_S = 0.01
 
@@ -60,14 +58,8 @@ class SummaryModel(ClientModel):
 
     async def get_response(self, system_instructions: Any, input: Any, *_: Any, **__: Any) -> ModelResponse:  # noqa: A002, ARG002
         text = input if isinstance(input, str) else str(input[-1]["content"])
-        data = unfence(text)
-        names = [str(turn["user"]).split()[0] for turn in data["new_turns"]]
         await pass_time(_CALL_S)
-        return _said(" ".join([SEEN, *names_in(str(data["previous_summary"])), *names]))
-
-
-def names_in(summary: str) -> Sequence[str]:
-    return summary.removeprefix(SEEN).split() if summary.startswith(SEEN) else []
+        return _said(summary_of(text))
 
 
 def _said(text: str) -> ModelResponse:

@@ -11,9 +11,8 @@ from typing import Any
 
 from everturn.testing.simulated_loop import pass_time
 from tests.chaos.client import Pauses
-from tests.chaos.journal import Exchange
+from tests.chaos.journal import Exchange, names_in
 from tests.chaos.life import Life
-from tests.chaos.models import names_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +68,7 @@ class Talk:
     async def asked(self, letter: str) -> None:
         """Return when the model has been asked for the reply."""
         name = self.name + letter
-        for pause in Pauses():
+        for pause in Pauses(self.life.client):
             if any(call.name == name for call in self.life.journal.calls):
                 return
             await pause()
@@ -78,7 +77,7 @@ class Talk:
         """Return when these messages are in the history and in the user's summary."""
         names = {self.name + letter for letter in letters}
         client = self.life.client
-        for pause in Pauses():
+        for pause in Pauses(client):
             history = {content.split()[0] for content in await client.history(self.session)}
             if names <= history and names <= set(names_in(await client.summary(self.user))):
                 return

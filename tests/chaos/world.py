@@ -12,11 +12,10 @@ from pathlib import Path
 
 from everturn.runtime.store.database import Database
 from tests.chaos.checker import violations
-from tests.chaos.client import NothingComes, Pauses
+from tests.chaos.client import NothingComes, look_at_everything
 from tests.chaos.disk import Crash, Moment
 from tests.chaos.journal import Journal
 from tests.chaos.life import DATABASE_FILE, Life, Parts, Surroundings, Weather
-from tests.chaos.models import names_in
 from tests.chaos.shapes import SHAPES, Talk
 
 # Long before any real clock, so that whatever ends is old for the purge, which reads that one.
@@ -78,7 +77,7 @@ class World:
     def finish(self) -> Report:
         """Let the client look at everything once more in fair weather, then check."""
         self.around.away.clear()
-        self.live(Weather(), look_at_everything)
+        self.live(Weather(), lambda life: look_at_everything(life.client))
         self.report.found += [what for what in violations(self.journal) if what not in self.report.found]
         return self.report
 
@@ -135,20 +134,6 @@ def _bad_weather(chance: random.Random) -> Weather:
     jumps = {chance.randint(1, write): chance.choice(_JUMPS_S) * chance.random()}
     crash = Crash(write, chance.choice(list(Moment)), rounds=chance.randint(0, 10))
     return Weather(crash, jumps if chance.random() < 0.3 else {}, astray=chance.choice((0.0, 0.2, 0.5)))
-
-
-async def look_at_everything(life: Life) -> None:
-    """What a client can see when all has come to rest: every turn, every history, every summary."""
-    client, journal = life.client, life.journal
-    turns = [await client.ended(turn_id) for turn_id in journal.turn_ids()]
-    completed = {turn["turn_id"] for turn in turns if turn.get("status") == "completed"}
-    for session, user in journal.sessions():
-        wanted = {name for name, turn_id in journal.names(session) if turn_id in completed}
-        for pause in Pauses():
-            there = {content.split()[0] for content in await client.history(session)}
-            if wanted <= there and wanted <= set(names_in(await client.summary(user))):
-                break
-            await pause()
 
 
 @contextmanager
