@@ -45,7 +45,7 @@ class _Service:
         return find(self.objects, kind, self.facts.name)
 
     def is_selected_by(self, selector: Any) -> bool:
-        """As https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/ has it; `In` is the one operator here."""
+        """https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/, with no operator but `In`."""
         wanted = at(selector, "matchLabels") or {}
         one_of = {at(each, "key"): items(each, "values") for each in items(selector, "matchExpressions")}
         equal = all(self.labels.get(key) == value for key, value in wanted.items())
