@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from types import FrameType
 
 from everturn import __version__, logs
+from everturn.cli.options import parse_command_line, runtime_command
 from everturn.errors import EverturnError, SettingError
 from everturn.settings import load_settings
 
@@ -21,31 +22,14 @@ EXIT_WRONG_SETTING = 2
 
 log = logging.getLogger(__name__)
 
-_DESCRIPTION = """\
-A chat service and an agent memory service whose every turn is durable: kill the process, start it again, and the turn
-that was running finishes."""
-_EXAMPLES = """\
-examples:
-  everturn up                            start everything on ports 8010 and 8001
-  everturn chat --user junaid            talk to it (Ctrl-D ends)
-  everturn chat --user junaid -m "Hi"    one message, one reply
-  everturn turns show TURN_ID            where a turn stands, step by step
-
-Settings come from the environment or a .env file; docs/reference/settings.md lists them all. The first to know:
-  EVERTURN_DATA_DIR                      where conversations are kept (default .everturn)
-  EVERTURN_CHAT_PORT, EVERTURN_MEMORY_PORT
-  GEMINI_API_KEY                         use Gemini instead of the offline demo
-  EVERTURN_MODEL_BASE_URL, EVERTURN_MODEL_NAME, EVERTURN_MODEL_API_KEY
-                                         use any OpenAI-compatible endpoint"""
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that `arguments` (the process's own unless given) name; its exit code."""
     signal.signal(signal.SIGTERM, _interrupt)
-    options = _parser().parse_args(arguments)
+    options, app_command = parse_command_line(sys.argv[1:] if arguments is None else arguments)
     logs.configure()
     try:
-        _run(options)
+        return _run(options, app_command)
     except KeyboardInterrupt:
         return EXIT_DONE
     except BrokenPipeError:
@@ -58,16 +42,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # the edge of the process
         log.exception("command_failed", extra={"command": options.command})
         return _refuse(f"unexpected {type(error).__name__}; the log says where", EXIT_FAILED)
-    return EXIT_DONE
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace, app_command: Sequence[str]) -> int:
     match options.command:
         case "up":
             settings = load_settings()  # a wrong one is told before the long import
             from everturn.cli.up import UpOptions, run_up  # noqa: PLC0415
 
             run_up(settings, UpOptions(faults=options.faults))
+        case "runtime":
+            settings = load_settings()
+            from everturn.cli.runtime import RuntimeCommand, run_runtime  # noqa: PLC0415
+
+            return run_runtime(settings, runtime_command(RuntimeCommand, options, app_command))
+        case "chat" if options.user is None:
+            settings = load_settings()
+            from everturn.cli.apart import run_chat_service  # noqa: PLC0415
+
+            run_chat_service(settings)
+        case "memory":
+            settings = load_settings()
+            from everturn.cli.apart import run_memory_service  # noqa: PLC0415
+
+            run_memory_service(settings)
         case "chat":
             from everturn.cli.chat import ChatOptions, run_chat  # noqa: PLC0415
 
@@ -78,43 +76,7 @@ def _run(options: argparse.Namespace) -> None:
             show_turn(options.turn_id, url=options.url)
         case "version":
             print(__version__)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="everturn",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    up = commands.add_parser("up", help="start both services and the runtime in this process")
-    up.add_argument(
-        "--faults",
-        action="store_true",
-        help='open POST /faults/memory and /faults/broker on the memory port; body {"away": true} or {"away": false}',
-    )
-
-    chat = commands.add_parser("chat", help="talk to a running service")
-    chat.add_argument("--user", required=True, metavar="ID", help="who is talking")
-    chat.add_argument("--session", metavar="ID", help="go on with this conversation (default: a new one)")
-    chat.add_argument("-m", "--message", metavar="TEXT", help="send one message, print the reply, end")
-    _add_url(chat)
-
-    turns = commands.add_parser("turns", help="look at turns of a running service")
-    show = turns.add_subparsers(dest="turns_command", required=True, metavar="COMMAND").add_parser(
-        "show", help="where a turn stands, step by step"
-    )
-    show.add_argument("turn_id", metavar="TURN_ID")
-    _add_url(show)
-
-    commands.add_parser("version", help="print the version")
-    return parser
-
-
-def _add_url(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--url", help="address of the chat service (default: from the settings)")
+    return EXIT_DONE
 
 
 def _refuse(sentence: str, code: int) -> int:

@@ -14,10 +14,12 @@ from everturn.errors import StartError, TransientError
 from everturn.runtime.channels import AppChannel
 from everturn.runtime.clock import Clock, SystemClock, wait_until
 from everturn.runtime.components import DEFAULT_COMPONENTS, read_components
+from everturn.runtime.grpc_worker import RemoteWorker
 from everturn.runtime.http_call import BuildingBlocks
 from everturn.runtime.http_front import HttpFront
 from everturn.runtime.in_process import InProcessTransport
 from everturn.runtime.lock import FolderLock
+from everturn.runtime.served_app import ServedApp
 from everturn.runtime.state import sweep_expired
 from everturn.runtime.store.database import Database
 from everturn.runtime.workflows import WorkflowEngine
@@ -100,13 +102,24 @@ class EmbeddedRuntime:
         return self._fronts[app_id]
 
     def add_app(self, app_id: str, channel: Transport) -> Sidecar:
-        """The sidecar of an app that is reached over `channel`."""
-        app = AppChannel(app_id, channel, self.options.app_api_token)
-        self._blocks.channels.add(app)
-        self.broker.add_app(app)
+        """The sidecar of an app in this process that is reached over `channel`."""
+        return EmbeddedSidecar(app_id, self._add(app_id, channel), self)
+
+    def serve_app(self, app_id: str, channel: Transport | None) -> ServedApp:
+        """The sidecar of an app in another process, which is reached over `channel`; None where it does not listen.
+
+        The work of its workflows waits for it to connect.
+        """
+        return ServedApp.over(self._add(app_id, channel), self.engine, RemoteWorker(self.options.clock))
+
+    def _add(self, app_id: str, channel: Transport | None) -> HttpFront:
+        if channel is not None:
+            app = AppChannel(app_id, channel, self.options.app_api_token)
+            self._blocks.channels.add(app)
+            self.broker.add_app(app)
         front = HttpFront(app_id, self._blocks, api_token=self.options.api_token)
         self._fronts[app_id] = front
-        return EmbeddedSidecar(app_id, front, self)
+        return front
 
     async def start(self) -> None:
         """Begin to deliver messages, and be healthy."""

@@ -19,7 +19,17 @@ def test_help_names_every_command_and_the_first_settings(capsys: pytest.CaptureF
 
     shown = capsys.readouterr().out
     assert ended.value.code == 0
-    for word in ("up", "chat", "turns", "version", "EVERTURN_DATA_DIR", "GEMINI_API_KEY", "docs/reference/settings.md"):
+    for word in (
+        "up",
+        "runtime",
+        "chat",
+        "memory",
+        "turns",
+        "version",
+        "EVERTURN_DATA_DIR",
+        "GEMINI_API_KEY",
+        "docs/reference/settings.md",
+    ):
         assert word in shown
 
 
