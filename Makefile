@@ -9,7 +9,7 @@ BIN := .venv/bin
 SETUP := PYTHON='$(PYTHON)' sh tools/setup.sh
 
 .DEFAULT_GOAL := list
-.PHONY: list up test check format bench chaos dapr up-dapr bench-dapr clean
+.PHONY: list up test check format bench chaos dapr up-dapr conformance bench-dapr clean
 
 list:
 	@echo 'Everturn: a chat turn that always finishes.'
@@ -23,6 +23,7 @@ list:
 	@echo
 	@echo '  make dapr     build real Dapr from its Go modules, once (about five minutes, needs Go)'
 	@echo '  make up-dapr  start both services on real Dapr, with a sidecar each and Redis'
+	@echo '  make conformance  run the same tests on the embedded runtime and on real Dapr'
 	@echo
 	@echo '  planned: bench, bench-dapr'
 
@@ -61,6 +62,11 @@ dapr:
 up-dapr:
 	@$(SETUP) runtime
 	@exec $(BIN)/python -m tools.dapr.up
+
+conformance:
+	@$(SETUP) dev
+	@$(BIN)/python -m tools.dapr.build || echo 'dapr: without it, its half of the tests is skipped' >&2
+	@EVERTURN_CONFORMANCE=both $(BIN)/pytest tests/conformance $(ARGS)
 
 bench bench-dapr:
 	@echo 'make $@ is planned and not built yet.' >&2; exit 1
