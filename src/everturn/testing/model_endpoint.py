@@ -24,16 +24,24 @@ class ModelRequest:
     headers: Mapping[str, str]
     body: Any
 
+    def is_about(self, text: str) -> bool:
+        """Whether this asks for the reply to a message that contains `text`. A summary asks without tools: not that."""
+        if not isinstance(self.body, dict) or not self.body.get("tools"):
+            return False
+        messages = self.body.get("messages") or [{}]
+        return text in str(messages[-1].get("content"))
+
 
 class ModelEndpoint:
     """`async with ModelEndpoint() as endpoint:`, then point a model at `endpoint.base_url`.
 
-    Answers come from `script`, in order; without one left it is `otherwise`.
+    Answers come from `script_for` where one fits, then from `script`, in order; without one left it is `otherwise`.
     """
 
     def __init__(self, *script: Answer, otherwise: Answer | None = None) -> None:
         self.requests: list[ModelRequest] = []
         self._script = deque(script)
+        self._scripts_for: dict[str, deque[Answer]] = {}
         self._otherwise = otherwise or status(500)
         self._changed = asyncio.Condition()
         self._connections: set[asyncio.Task[None]] = set()
@@ -52,10 +60,21 @@ class ModelEndpoint:
         """Add `answers` to the script."""
         self._script.extend(answers)
 
-    async def asked(self, times: int) -> None:
-        """Return once there have been `times` requests."""
+    def script_for(self, text: str, *answers: Answer) -> None:
+        """Add `answers` for those requests alone that are about `text`: for many turns at once."""
+        self._scripts_for.setdefault(text, deque()).extend(answers)
+
+    def requests_about(self, text: str) -> list[ModelRequest]:
+        return [request for request in self.requests if request.is_about(text)]
+
+    async def asked(self, times: int, about: str = "") -> None:
+        """Return once there have been `times` requests, of those about `about` where that is given."""
+
+        def enough() -> bool:
+            return len(self.requests_about(about) if about else self.requests) >= times
+
         async with self._changed:
-            await self._changed.wait_for(lambda: len(self.requests) >= times)
+            await self._changed.wait_for(enough)
 
     async def hung_up(self) -> None:
         """Return once no connection is open."""
@@ -86,7 +105,7 @@ class ModelEndpoint:
                 async with self._changed:
                     self.requests.append(request)
                     self._changed.notify_all()
-                answer = self._script.popleft() if self._script else self._otherwise
+                answer = self._next_answer(request)
                 if not await self._give(answer, writer):
                     break
         except (ConnectionError, asyncio.CancelledError):
@@ -96,6 +115,12 @@ class ModelEndpoint:
             self._connections.discard(task)
             async with self._changed:
                 self._changed.notify_all()
+
+    def _next_answer(self, request: ModelRequest) -> Answer:
+        for text, answers in self._scripts_for.items():
+            if answers and request.is_about(text):
+                return answers.popleft()
+        return self._script.popleft() if self._script else self._otherwise
 
     async def _give(self, answer: Answer, writer: asyncio.StreamWriter) -> bool:
         """Give `answer`; whether the connection can take another request."""
