@@ -21,6 +21,7 @@ from everturn.chat.intake import Intake
 from everturn.chat.maintenance import purge_for_ever
 from everturn.chat.metrics import ChatMetrics
 from everturn.chat.policies import policies_from
+from everturn.chat.readiness import unready
 from everturn.chat.records import TurnRecords
 from everturn.chat.services import TurnServices
 from everturn.chat.session_store import HandOver, SessionStore
@@ -33,7 +34,6 @@ from everturn.models.build import build_chat_model, model_name
 from everturn.settings import Settings
 from everturn.sidecar.client import DaprClient
 from everturn.sidecar.dapr import DaprSidecar
-from everturn.sidecar.wire import Request
 from everturn.sidecar.workflows import Sidecar
 from everturn.web.app import Service, build_app
 from everturn.web.standalone import standalone_app
@@ -92,7 +92,7 @@ def create_app(settings: Settings, sidecar: Sidecar | None = None, model: "Model
     service = Service(
         name="DACA Chat Service",
         summary="A chat turn that always finishes: every message is a durable workflow.",
-        readiness=lambda: _unready(sidecar),
+        readiness=lambda: unready(sidecar.transport),
         registry=registry,
         cors_origins=settings.cors_origins,
     )
@@ -127,15 +127,6 @@ def _worker(services: TurnServices) -> WorkflowRuntime:
     register_delivery(worker)
     register_steps(worker, services)
     return worker
-
-
-async def _unready(sidecar: Sidecar) -> str | None:
-    """Why turns cannot be run now. The model is no part of it: accepted turns must resume without it."""
-    try:
-        response = await sidecar.transport.send(Request("GET", "/v1.0/healthz/outbound"))
-    except TransientError as error:
-        return f"the sidecar is away: {error.message}"
-    return None if response.status < 300 else f"the sidecar is not ready: it answered {response.status}"
 
 
 def __getattr__(name: str) -> Any:
