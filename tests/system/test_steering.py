@@ -105,6 +105,9 @@ async def test_a_queued_turn_can_be_paused_and_holds_those_behind_it(system: Sys
     release.set()
     await system.ended(first)
 
+    # A whole turn of another session: had the second one started, the model would have been asked by now.
+    await system.say("Hi", session="other")
+    assert "second" not in [messages[-1]["content"] for messages in system.questions()]
     assert paused.json()["status"] == "paused"
     assert (await system.turn(second))["status"] == "paused"
     assert (await system.turn(third))["status"] == "queued"
@@ -121,6 +124,23 @@ async def test_a_paused_turn_can_be_cancelled(system: System) -> None:
 
     assert response.status_code == 200
     assert response.json()["status"] == "cancelled"
+    await system.say("next")
+    assert await system.history_of(2) == ["next", "hello"]
+
+
+async def test_a_turn_whose_reply_came_while_it_was_paused_can_be_cancelled(system: System) -> None:
+    turn_id, release = await held(system)
+    await system.steer(turn_id, "pause")
+    release.set()
+
+    async def has_its_reply() -> bool:
+        metrics = (await system.chat.get("/metrics")).text
+        return 'everturn_step_attempts_total{outcome="completed",step="generate_response"} 1.0' in metrics
+
+    await system.until(has_its_reply)
+    response = await system.steer(turn_id, "cancel")
+
+    assert (response.status_code, response.json()["status"]) == (200, "cancelled")
     await system.say("next")
     assert await system.history_of(2) == ["next", "hello"]
 
@@ -165,6 +185,7 @@ async def test_a_rerun_goes_to_the_end_of_its_session_and_sees_what_came_before(
     turn = await system.ended(turn_id)
 
     assert turn["sequence"] == 3
+    assert turn["reply"]["degraded"] == []
     assert await system.history_of(4) == ["in between", "hello", "failed first", "hello"]
     contents = [message["content"] for message in system.questions()[-1]]
     assert contents[-3:] == ["in between", "hello", "failed first"]
