@@ -25,13 +25,13 @@ def kubernetes_faults(root: Path) -> Iterator[str]:
         yield from _kustomization_faults(file.relative_to(folder).as_posix(), yaml.safe_load(file.read_text("utf-8")))
     manifests, faults = read_manifests(folder)
     yield from faults
-    for manifest in manifests:
-        yield from shape_faults(manifest)
     yield from _secret_faults(manifests)
     for manifest in manifests:
         if manifest.kind in _WORKLOADS:
             yield from _pod_faults(manifest)
     yield from service_faults([each for each in manifests if each.file.startswith("base/")])
+    for manifest in manifests:  # last, because it takes the longest
+        yield from shape_faults(manifest)
 
 
 def _kustomization_faults(name: str, body: Any) -> Iterator[str]:
