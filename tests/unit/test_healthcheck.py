@@ -18,7 +18,7 @@ CLOSED = None
 class _Service(BaseHTTPRequestHandler):
     answers: dict[str, int]
 
-    def do_GET(self) -> None:  # noqa: N802 - the library's name
+    def do_GET(self) -> None:
         self.send_response(self.answers[self.path])
         self.send_header("Content-Length", "0")
         self.end_headers()
