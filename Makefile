@@ -17,7 +17,7 @@ list:
 	@echo '  make up       start everything and print the addresses'
 	@echo '  make test     run the tests'
 	@echo '  make chaos    crash the simulated system 50,000 times; ARGS="soak 7" repeats one world'
-	@echo '  make check    lint, types, imports between rooms, sizes, settings'
+	@echo '  make check    lint, types, imports between rooms, sizes, settings, deployment'
 	@echo '  make format   put the code into the house format'
 	@echo '  make clean    remove what make built; conversations in .everturn stay'
 	@echo
@@ -44,6 +44,7 @@ check:
 	$(BIN)/python tools/check_sizes.py src tests tools benchmarks
 	$(BIN)/python tools/check_paths.py
 	$(BIN)/python tools/settings_reference.py --check
+	$(BIN)/python -m tools.check_deploy
 
 chaos:
 	@$(SETUP) dev
