@@ -1,6 +1,7 @@
 """The assistant: an agent of the OpenAI Agents SDK that knows the user's memory and the window of history."""
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -46,8 +47,9 @@ class Assistant:
         items: list[TResponseInputItem] = [_item(entry.role, entry.content) for entry in window]
         items.append(_item("user", text))
         with sorted_faults():
+            # An agent object a run: the SDK compares the tools of all runs of one with one another, at every step.
             result = await Runner.run(
-                self._agent, items, context=memory, max_turns=MAX_TOOL_ROUNDS + 1, run_config=self._run_config
+                copy(self._agent), items, context=memory, max_turns=MAX_TOOL_ROUNDS + 1, run_config=self._run_config
             )
         return checked_reply(str(result.final_output or ""))
 
