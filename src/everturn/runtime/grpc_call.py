@@ -3,11 +3,12 @@
 import asyncio
 import hmac
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 import grpc
 
+from everturn.runtime.dapr_errors import DaprError
 from everturn.runtime.rpc_fault import RpcFault
 
 log = logging.getLogger(__name__)
@@ -15,19 +16,40 @@ log = logging.getLogger(__name__)
 TOKEN_HEADER = "dapr-api-token"  # noqa: S105 - the name of a header
 
 Unary = Callable[[Any], Awaitable[Any]]
+UnaryWithMetadata = Callable[[Any, Mapping[str, str]], Awaitable[Any]]
 Streaming = Callable[[Any], AsyncIterator[Any]]
+
+# By daprd 1.18; what is not here is by the status.
+_CODES = {"ERR_SECRET_STORES_NOT_CONFIGURED": grpc.StatusCode.FAILED_PRECONDITION}
+_CODES_OF_STATUS = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.INVALID_ARGUMENT,
+    404: grpc.StatusCode.INVALID_ARGUMENT,
+    409: grpc.StatusCode.ABORTED,
+}
 
 
 def unary(method: Unary, request_type: Any, *, whole: bool = False) -> "grpc.RpcMethodHandler[Any, Any]":
     """A handler that answers with `method`. `whole`: once begun it is finished, though the caller may have left."""
 
+    async def call(request: Any, _metadata: Mapping[str, str]) -> Any:
+        if not whole:
+            return await method(request)
+        return await asyncio.shield(asyncio.ensure_future(method(request)))
+
+    return unary_with_metadata(call, request_type)
+
+
+def unary_with_metadata(method: UnaryWithMetadata, request_type: Any) -> "grpc.RpcMethodHandler[Any, Any]":
+    """As `unary`, for a method that is given the call's text metadata too, by lower-case name."""
+
     async def behaviour(request: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> Any:
         try:
-            if not whole:
-                return await method(request)
-            return await asyncio.shield(asyncio.ensure_future(method(request)))
+            return await method(request, text_metadata(context))
         except RpcFault as fault:
             await context.abort(fault.code, fault.details)
+        except DaprError as error:
+            await context.abort(code_of(error), error.message)
         except Exception:  # the edge of the call: what went wrong is not for the caller to read
             log.exception("rpc_failed", extra={"request": request_type.__name__})
             await context.abort(grpc.StatusCode.INTERNAL, "the runtime failed; its log says where")
@@ -37,8 +59,31 @@ def unary(method: Unary, request_type: Any, *, whole: bool = False) -> "grpc.Rpc
     )
 
 
+def code_of(error: DaprError) -> grpc.StatusCode:
+    return _CODES.get(error.code) or _CODES_OF_STATUS.get(error.status, grpc.StatusCode.INTERNAL)
+
+
+def text_metadata(context: "grpc.aio.ServicerContext[Any, Any]") -> dict[str, str]:
+    return {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
+
+
 def _serialize(message: Any) -> bytes:
     return bytes(message.SerializeToString())
+
+
+def streaming_both(method: Streaming, request_type: Any) -> "grpc.RpcMethodHandler[Any, Any]":
+    """A handler that streams what `method` yields for the stream of the caller's messages, until the caller leaves."""
+
+    async def behaviour(requests: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> AsyncIterator[Any]:
+        try:
+            async for message in method(requests):
+                yield message
+        except DaprError as error:
+            await context.abort(code_of(error), error.message)
+
+    return grpc.stream_stream_rpc_method_handler(
+        behaviour, request_deserializer=request_type.FromString, response_serializer=_serialize
+    )
 
 
 def streaming(method: Streaming, request_type: Any) -> "grpc.RpcMethodHandler[Any, Any]":

@@ -42,7 +42,7 @@ class HttpFront:
     def __init__(self, app_id: str, blocks: BuildingBlocks, *, api_token: str | None = None) -> None:
         self.app_id = app_id
         self.api_token = api_token
-        self._app = AppView(app_id, blocks)
+        self.app = AppView(app_id, blocks)
 
     async def handle(self, request: Request) -> Response:
         """The response to `request`; an error of the API is one too, in Dapr's JSON. Without the token it is 401."""
@@ -56,9 +56,9 @@ class HttpFront:
         try:
             if "dapr-app-id" in request.headers:
                 app_id = request.headers["dapr-app-id"]
-                return await invoke_app(self._app.blocks.channels, self._app.app_id, app_id, request)
+                return await invoke_app(self.app.blocks.channels, self.app.app_id, app_id, request)
             handler, parts = _find_route(request.method, path)
-            return await handler(self._app, Call(request, parts, _metadata(query)))
+            return await handler(self.app, Call(request, parts, _metadata(query)))
         except DaprError as error:
             return _error(error)
 

@@ -8,7 +8,7 @@ from everturn.runtime.invoke import invoke_app
 from everturn.sidecar.wire import Request, Response
 
 # What this runtime is compatible with.
-_DAPR_VERSION = "1.18.0"
+DAPR_VERSION = "1.18.0"
 
 
 async def publish(app: AppView, call: Call) -> Response:
@@ -30,12 +30,16 @@ async def invoke(app: AppView, call: Call) -> Response:
 
 
 async def get_secret(app: AppView, call: Call) -> Response:
-    store, name = app.secret_store(call.part("store")), call.part("key")
-    secret = store.get(name)
+    return json_response(find_secret(app, call.part("store"), call.part("key")))
+
+
+def find_secret(app: AppView, store: str, name: str) -> dict[str, str]:
+    """Raises DaprError where there is no such store or secret."""
+    secret = app.secret_store(store).get(name)
     if secret is None:
-        what = f"failed getting secret with key {name} from secret store {call.part('store')}"
+        what = f"failed getting secret with key {name} from secret store {store}"
         raise DaprError(500, "ERR_SECRET_GET", f"{what}: secret {name} not found")
-    return json_response(secret)
+    return secret
 
 
 async def get_bulk_secrets(app: AppView, call: Call) -> Response:
@@ -59,10 +63,10 @@ async def get_metadata(app: AppView, _call: Call) -> Response:
     return json_response(
         {
             "id": app.app_id,
-            "runtimeVersion": _DAPR_VERSION,
+            "runtimeVersion": DAPR_VERSION,
             "components": [_shown_component(item) for item in components],
             "subscriptions": [_shown_subscription(item) for item in app.blocks.broker.subscriptions_of(app.app_id)],
-            "extended": {"daprRuntimeVersion": _DAPR_VERSION},
+            "extended": {"daprRuntimeVersion": DAPR_VERSION},
         }
     )
 

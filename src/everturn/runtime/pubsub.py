@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+from collections.abc import Sequence
 
 from everturn.errors import TransientError
 from everturn.runtime.channels import AppChannel
@@ -90,7 +91,8 @@ class Broker:
     async def stop(self, limit_s: float) -> None:
         """Begin no further delivery, let running ones finish within `limit_s`. The rest waits on disk."""
         self.started = False
-        await asyncio.gather(*(self.stop_app(channel.app_id, limit_s) for channel in self._channels))
+        app_ids = {channel.app_id for channel in self._channels} | {item.app_id for item in self._subscribers}
+        await asyncio.gather(*(self.stop_app(app_id, limit_s) for app_id in app_ids))
 
     def set_away(self, away: bool) -> None:
         """As if the broker could not be reached: nothing can be published, nothing is delivered."""
@@ -136,9 +138,23 @@ class Broker:
             await wait_until(self._clock, self._clock.now() + delay_s)
 
     async def _take_subscriptions(self, channel: AppChannel) -> None:
-        found = await find_subscriptions(channel, self._components)
-        ids = await self.store.subscribe(channel.app_id, [(item.pubsub, item.topic) for item in found])
-        for item in found:
+        await self.deliver(channel, await find_subscriptions(channel, self._components))
+
+    async def deliver(self, channel: AppChannel, wanted: Sequence[Subscription]) -> None:
+        """Make `wanted`, at most one a topic, all that is delivered over `channel` from now on.
+
+        Raises TransientError where the disk refuses.
+        """
+        app_id = channel.app_id
+        ids = await self.store.subscribe(app_id, [(item.pubsub, item.topic) for item in wanted])
+        known = [subscriber for subscriber in self._subscribers if subscriber.app_id == app_id]
+        leaving = [subscriber for subscriber in known if subscriber.subscription not in wanted]
+        self._subscribers = [subscriber for subscriber in self._subscribers if subscriber not in leaving]
+        await asyncio.gather(*(subscriber.stop(0) for subscriber in leaving))
+        kept = [subscriber.subscription for subscriber in known if subscriber not in leaving]
+        for item in wanted:
+            if item in kept:
+                continue
             policy = self._components.delivery_retry(item.pubsub)
             subscriber = Subscriber(ids[item.pubsub, item.topic], item, channel, policy, self._context)
             self._subscribers.append(subscriber)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from everturn.runtime.asgi_front import as_asgi
+from everturn.runtime.grpc_dapr import dapr_handlers
 from everturn.runtime.grpc_server import GrpcServer
 from everturn.runtime.grpc_task_hub import task_hub_handlers
 from everturn.runtime.grpc_worker import RemoteWorker
@@ -29,4 +30,5 @@ class ServedApp:
         app_id = front.app_id
         engine.register(app_id, worker)
         hub = task_hub_handlers(engine.task_hub(app_id), worker, lambda: engine.try_again(app_id))
-        return cls(app_id, as_asgi(front), GrpcServer([hub], api_token=front.api_token), worker)
+        dapr = dapr_handlers(front.app, lambda: worker.connected)
+        return cls(app_id, as_asgi(front), GrpcServer([hub, dapr], api_token=front.api_token), worker)
