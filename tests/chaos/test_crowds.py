@@ -1,0 +1,77 @@
+"""More than can be served, and a clock that is set back: in one loop, with the system whole."""
+
+import asyncio
+from pathlib import Path
+
+import httpx2
+
+from everturn.testing.clock import ManualClock
+from everturn.testing.model_answers import completion, status
+from everturn.testing.model_endpoint import ModelEndpoint
+from tests.system.conftest import System, running
+
+_CROWD = 10_000
+_SERVED = 300
+
+
+async def test_of_10_000_turns_at_once_those_beyond_capacity_are_refused_and_the_rest_end(
+    tmp_path: Path, endpoint: ModelEndpoint, clock: ManualClock
+) -> None:
+    async with running(tmp_path, endpoint, clock, max_requests=_SERVED) as system:
+        responses = await asyncio.gather(*(_say(system, number) for number in range(_CROWD)))
+
+        answered = [response for response in responses if response.status_code == 200]
+        refused = [response for response in responses if response.status_code == 503]
+        assert len(answered) + len(refused) == _CROWD
+        assert len(answered) >= _SERVED
+        assert all(int(response.headers["retry-after"]) >= 1 for response in refused)
+        assert len(system.questions()) == len(answered), "a refused message was accepted"
+        for response in answered[:: len(answered) // 20]:
+            session = response.json()["metadata"]["session_id"]
+            assert await system.history_of(2, session) == [f"message of {session}", "hello"]
+
+
+async def _say(system: System, number: int) -> httpx2.Response:
+    session = f"s{number}"
+    return await system.say(f"message of {session}", user=f"user-{number}", session=session)
+
+
+async def test_a_refused_message_may_be_sent_again_with_its_key(
+    tmp_path: Path, endpoint: ModelEndpoint, clock: ManualClock
+) -> None:
+    async with running(tmp_path, endpoint, clock, max_requests=1) as system:
+        both = await asyncio.gather(*(system.say("Hi", Idempotency_Key="k", session=name) for name in ("s", "s")))
+        refused = [response for response in both if response.status_code == 503]
+
+        again = await system.say("Hi", Idempotency_Key="k")
+
+        assert len(refused) == 1
+        assert again.status_code == 200
+        assert await system.history_of(2) == ["Hi", "hello"]
+
+
+async def test_a_clock_that_is_set_back_loses_no_retry_and_no_order(system: System) -> None:
+    system.endpoint.script(status(429, retry_after="20"), completion("after all"))
+    first = await system.accept("Hi")
+    await system.endpoint.asked(1)
+    system.clock.jump(-7200)
+    second = await system.accept("And?")
+
+    turns = [await system.ended(turn_id) for turn_id in (first, second)]
+
+    assert [turn["reply"]["reply"] for turn in turns] == ["after all", "hello"]
+    assert await system.history_of(4) == ["Hi", "after all", "And?", "hello"]
+
+
+async def test_a_clock_that_is_set_back_over_a_restart_loses_no_turn(tmp_path: Path, endpoint: ModelEndpoint) -> None:
+    endpoint.script(status(429, retry_after="20"))
+    before, after = ManualClock(2_000_000_000.0), ManualClock(1_999_000_000.0)
+    async with running(tmp_path, endpoint, before) as system:
+        turn_id = await system.accept("Hi")
+        await endpoint.asked(1)
+
+    async with running(tmp_path, endpoint, after) as system:
+        turn = await system.ended(turn_id)
+
+        assert turn["status"] == "completed"
+        assert await system.history_of(2) == ["Hi", "hello"]
