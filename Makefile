@@ -19,13 +19,14 @@ list:
 	@echo '  make chaos    crash the simulated system 50,000 times; ARGS="soak 7" repeats one world'
 	@echo '  make check    lint, types, imports between rooms, sizes, settings, deployment'
 	@echo '  make format   put the code into the house format'
+	@echo '  make bench    measure latency, throughput, memory, recovery (half an hour)'
 	@echo '  make clean    remove what make built; conversations in .everturn stay'
 	@echo
 	@echo '  make dapr     build real Dapr from its Go modules, once (about five minutes, needs Go)'
 	@echo '  make up-dapr  start both services on real Dapr, with a sidecar each and Redis'
 	@echo '  make conformance  run the same tests on the embedded runtime and on real Dapr'
 	@echo
-	@echo '  planned: bench, bench-dapr'
+	@echo '  planned: bench-dapr'
 
 up:
 	@$(SETUP) runtime
@@ -69,7 +70,13 @@ conformance:
 	@$(BIN)/python -m tools.dapr.build || echo 'dapr: without it, its half of the tests is skipped' >&2
 	@EVERTURN_CONFORMANCE=both $(BIN)/pytest tests/conformance $(ARGS)
 
-bench bench-dapr:
+bench:
+	@$(SETUP) dev
+	@command -v wrk >/dev/null || apt-get install -y wrk >/dev/null 2>&1 || \
+		{ echo 'make bench loads the service with wrk, which is not here: apt install wrk, or brew install wrk.' >&2; exit 1; }
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-dapr:
 	@echo 'make $@ is planned and not built yet.' >&2; exit 1
 
 clean:

@@ -1,0 +1,1 @@
+"""Measures Everturn: `make bench`. What each figure means is in docs/reference/benchmarks.md."""
