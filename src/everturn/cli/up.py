@@ -36,7 +36,7 @@ _SHARE_OF_WAITERS = 0.6
 # so long they have to be answered; the rest is for the work behind them.
 _SHARE_OF_REQUESTS = 0.8
 # Thresholds of the garbage collector's three generations.
-_YOUNG_OBJECTS, _YOUNG_COLLECTIONS, _OLDER_COLLECTIONS = 10_000, 20, 20
+_YOUNG_OBJECTS, _YOUNG_COLLECTIONS, _OLDER_COLLECTIONS = 10_000, 10, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,7 @@ def run_up(settings: Settings, options: UpOptions) -> None:
 
 async def _up(settings: Settings, options: UpOptions) -> None:
     stopping = stop_signal()
+    gc.disable()  # nothing that a start makes is garbage: `_spare_collector` goes on from there
     loop = asyncio.get_running_loop()
     slow = loop.call_later(_SLOW_START_S, print_slow_start, settings)
     async with contextlib.AsyncExitStack() as stack:
@@ -126,6 +127,7 @@ def _spare_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_YOUNG_OBJECTS, _YOUNG_COLLECTIONS, _OLDER_COLLECTIONS)
+    gc.enable()
 
 
 def _runtime_options(settings: Settings) -> RuntimeOptions:
