@@ -11,15 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from urllib.parse import quote
 
 from everturn.cli.app_process import AppProcess
 from everturn.cli.banner import address
 from everturn.cli.listeners import WebServer, allow_many_connections, listen
+from everturn.cli.peer_socket import among_neighbours
 from everturn.cli.process import Deadline, end_at_once, loop_factory, stop_signal
 from everturn.contracts.events import CHAT_APP_ID, MEMORY_APP_ID
 from everturn.errors import SettingError
 from everturn.runtime.embedded import EmbeddedRuntime, RuntimeOptions
+from everturn.runtime.peers import PeerFolder
 from everturn.runtime.served_app import ServedApp
 from everturn.settings import Settings
 from everturn.sidecar.http_transport import HttpTransport
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 _HOST = "127.0.0.1"
 # Of the time for a graceful stop, what the app may use.
 _SHARE_OF_APP = 0.8
+# Seconds for requests that are under way when everything behind them has stopped.
+_GOODBYE_S = 1.0
 _LOG_LEVELS = {
     "debug": logging.DEBUG,
     "info": logging.INFO,
@@ -120,6 +123,9 @@ async def _run(settings: Settings, command: RuntimeCommand, apps: Sequence[_App]
         stack.push_async_callback(lambda: runtime.stop(deadline.left_s()))
         sidecars = [await _serve(runtime, app, stack, deadline) for app in apps]
         await runtime.start()
+        if command.app_id is not None:
+            neighbours = runtime.join(PeerFolder(settings.data_dir / "apps", command.app_id), command.app_id)
+            await stack.enter_async_context(among_neighbours(neighbours, _GOODBYE_S))
         _say_what_runs(settings, sidecars)
         process = None
         if command.command:
@@ -153,7 +159,7 @@ async def _serve(
     served = runtime.serve_app(app.app_id, channel)
     grpc_port = await served.grpc.start(_HOST, app.grpc_port)
     sidecar = _Listening(served, WebServer(served.http, listener), int(listener.getsockname()[1]), grpc_port)
-    stack.push_async_callback(lambda: sidecar.stop(min(1.0, deadline.left_s())))
+    stack.push_async_callback(lambda: sidecar.stop(min(_GOODBYE_S, deadline.left_s())))
     sidecar.web.start()
     return sidecar
 
@@ -162,7 +168,7 @@ def _folder(settings: Settings, command: RuntimeCommand) -> Path:
     """Both services share the folder of `everturn up`; another app has one of its own in it."""
     if command.app_id is None:
         return settings.data_dir
-    return settings.data_dir / "apps" / quote(command.app_id, safe="")
+    return PeerFolder(settings.data_dir / "apps", command.app_id).own_folder
 
 
 def _options(settings: Settings, command: RuntimeCommand) -> RuntimeOptions:

@@ -1,10 +1,9 @@
 """The HTTP front as an ASGI app, to be served on a socket."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import Any, Protocol
 
-from everturn.runtime.http_front import HttpFront
-from everturn.sidecar.wire import Request
+from everturn.sidecar.wire import Request, Response
 
 # Dapr's default of --max-body-size.
 _MAX_BODY_BYTES = 4 * 1024 * 1024
@@ -14,7 +13,11 @@ _Receive = Callable[[], Awaitable[_Message]]
 _Send = Callable[[_Message], Awaitable[None]]
 
 
-def as_asgi(front: HttpFront) -> Callable[[MutableMapping[str, Any], _Receive, _Send], Awaitable[None]]:
+class Front(Protocol):
+    async def handle(self, request: Request) -> Response: ...
+
+
+def as_asgi(front: Front) -> Callable[[MutableMapping[str, Any], _Receive, _Send], Awaitable[None]]:
     """An ASGI app that answers with `front`. A body over 4 MiB gets 413."""
 
     async def app(scope: MutableMapping[str, Any], receive: _Receive, send: _Send) -> None:

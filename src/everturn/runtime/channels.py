@@ -1,5 +1,6 @@
 """The apps that the runtime can reach, each by a transport."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from everturn.errors import TransientError
@@ -32,12 +33,14 @@ class AppChannel:
 
 @dataclass(slots=True)
 class AppChannels:
-    """By app id."""
+    """By app id. `elsewhere` finds apps of other runtimes, where there are any."""
 
     by_id: dict[str, AppChannel] = field(default_factory=dict)
+    elsewhere: Callable[[str], AppChannel | None] | None = None
 
     def add(self, channel: AppChannel) -> None:
         self.by_id[channel.app_id] = channel
 
     def find(self, app_id: str) -> AppChannel | None:
-        return self.by_id.get(app_id)
+        channel = self.by_id.get(app_id)
+        return self.elsewhere(app_id) if channel is None and self.elsewhere is not None else channel

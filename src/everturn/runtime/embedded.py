@@ -19,6 +19,8 @@ from everturn.runtime.http_call import BuildingBlocks
 from everturn.runtime.http_front import HttpFront
 from everturn.runtime.in_process import InProcessTransport
 from everturn.runtime.lock import FolderLock
+from everturn.runtime.neighbours import Neighbours
+from everturn.runtime.peers import PeerFolder
 from everturn.runtime.served_app import ServedApp
 from everturn.runtime.state import sweep_expired
 from everturn.runtime.store.database import Database
@@ -111,6 +113,10 @@ class EmbeddedRuntime:
         The work of its workflows waits for it to connect.
         """
         return ServedApp.over(self._add(app_id, channel), self.engine, RemoteWorker(self.options.clock))
+
+    def join(self, folder: PeerFolder, app_id: str) -> Neighbours:
+        """Deal with the other runtimes of the folder on behalf of `app_id`, the one app of this runtime."""
+        return Neighbours(folder, app_id, self._blocks.channels, self.broker, self.options.clock)
 
     def _add(self, app_id: str, channel: Transport | None) -> HttpFront:
         if channel is not None:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from everturn.errors import TransientError
 from everturn.runtime.channels import AppChannel
@@ -16,7 +16,7 @@ from everturn.runtime.raw_json import JsonError
 from everturn.runtime.resiliency import DEFAULT_DELIVERY_RETRY
 from everturn.runtime.store.database import Database
 from everturn.runtime.subscriptions import find_subscriptions
-from everturn.runtime.topics import Delivery, TopicStore
+from everturn.runtime.topics import Delivery, TopicName, TopicStore
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,7 @@ class Broker:
         self._channels: list[AppChannel] = []
         self._subscribers: list[Subscriber] = []
         self._searches: dict[str, asyncio.Task[None]] = {}
+        self.before_publish: Callable[[], Awaitable[None]] | None = None
         self.started = False
         self._away = False
 
@@ -53,6 +54,8 @@ class Broker:
             raise DaprError(500, "ERR_PUBSUB_PUBLISH_MESSAGE", f"{what}: the broker cannot be reached")
         try:
             body = envelope(publication, self._clock.now())
+            if self.before_publish is not None:
+                await self.before_publish()
             message_id = await self.store.publish((pubsub, topic), body)
         except JsonError as error:
             raise DaprError(500, "ERR_PUBSUB_CLOUD_EVENTS_SER", f"cannot create cloudevent: {error}") from error
@@ -60,6 +63,18 @@ class Broker:
             raise DaprError(500, "ERR_PUBSUB_PUBLISH_MESSAGE", f"{what}: {error.message}") from error
         self.published += 1
         self._announce(pubsub, topic, Delivery(message_id, body))
+
+    async def take_in(self, app_id: str, topic: TopicName, body: bytes) -> bool:
+        """Keep and deliver to the app alone a message that another runtime had for it; False where it takes none.
+
+        Raises TransientError where the disk refuses.
+        """
+        message_id = await self.store.publish_to(app_id, topic, body)
+        if message_id is None:
+            return False
+        own = [item for item in self._subscribers if f"{item.app_id}||".startswith(f"{app_id}||")]
+        self._offer(own, topic, Delivery(message_id, body))
+        return True
 
     def add_app(self, channel: AppChannel) -> None:
         """Deliver to this app, from `start` on, what it subscribes to."""
@@ -114,9 +129,13 @@ class Broker:
         return [subscriber.subscription for subscriber in self._subscribers if subscriber.app_id == app_id]
 
     def _announce(self, pubsub: str, topic: str, delivery: Delivery) -> None:
-        for subscriber in self._subscribers:
+        self._offer(self._subscribers, (pubsub, topic), delivery)
+
+    @staticmethod
+    def _offer(subscribers: Sequence[Subscriber], topic: TopicName, delivery: Delivery) -> None:
+        for subscriber in subscribers:
             subscription = subscriber.subscription
-            if subscription.topic == topic and subscription.pubsub == pubsub:
+            if subscription.topic == topic[1] and subscription.pubsub == topic[0]:
                 subscriber.offer(delivery)
 
     def _search(self, channel: AppChannel) -> None:
@@ -140,13 +159,17 @@ class Broker:
     async def _take_subscriptions(self, channel: AppChannel) -> None:
         await self.deliver(channel, await find_subscriptions(channel, self._components))
 
-    async def deliver(self, channel: AppChannel, wanted: Sequence[Subscription]) -> None:
+    async def deliver(
+        self, channel: AppChannel, wanted: Sequence[Subscription], *, unclaimed_only: bool = False
+    ) -> None:
         """Make `wanted`, at most one a topic, all that is delivered over `channel` from now on.
 
+        A new one begins with what is there of its topic; `unclaimed_only`: with what nobody else is to get.
         Raises TransientError where the disk refuses.
         """
         app_id = channel.app_id
-        ids = await self.store.subscribe(app_id, [(item.pubsub, item.topic) for item in wanted])
+        topics = [(item.pubsub, item.topic) for item in wanted]
+        ids = await self.store.subscribe(app_id, topics, unclaimed_only=unclaimed_only)
         known = [subscriber for subscriber in self._subscribers if subscriber.app_id == app_id]
         leaving = [subscriber for subscriber in known if subscriber.subscription not in wanted]
         self._subscribers = [subscriber for subscriber in self._subscribers if subscriber not in leaving]

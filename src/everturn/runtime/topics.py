@@ -14,6 +14,10 @@ _ADDRESS = """
 INSERT INTO deliveries (message_id, subscriber_id, due_at)
 SELECT :message, id, :now FROM subscribers WHERE pubsub = :pubsub AND topic = :topic
 """
+# An app's own subscribers: itself, and its streams (`app||stream||…`).
+_OWN = "(app_id = :app OR substr(app_id, 1, length(:app) + 2) = :app || '||')"
+_ADDRESS_OWN = f"{_ADDRESS.rstrip()} AND {_OWN}"
+_OWN_TOPICS = f"SELECT DISTINCT pubsub, topic FROM subscribers WHERE {_OWN}"  # noqa: S608
 _DUE = """
 SELECT message_id, body, attempts FROM deliveries JOIN messages ON messages.id = message_id
 WHERE subscriber_id = :subscriber AND (due_at <= :now OR due_at > :now + :longest)
@@ -35,6 +39,9 @@ _CATCH_UP = """
 INSERT INTO deliveries (message_id, subscriber_id, due_at)
 SELECT id, :subscriber, :now FROM messages WHERE pubsub = :pubsub AND topic = :topic
 """
+_CATCH_UP_UNCLAIMED = f"""
+{_CATCH_UP.rstrip()} AND NOT EXISTS (SELECT 1 FROM deliveries WHERE message_id = messages.id)
+"""  # noqa: S608
 _FORGET_TAKEN_BY_ALL = """
 DELETE FROM messages WHERE pubsub = :pubsub AND topic = :topic AND kept = 0
 AND EXISTS (SELECT 1 FROM subscribers WHERE pubsub = :pubsub AND topic = :topic)
@@ -73,11 +80,33 @@ class TopicStore:
 
         return await self._database.write(job)
 
-    async def subscribe(self, app_id: str, topics: Iterable[TopicName]) -> dict[TopicName, int]:
+    async def publish_to(self, app_id: str, topic: TopicName, body: bytes) -> int | None:
+        """Keep `body` for the app's own subscribers of `topic`; None, and nothing kept, where it has none."""
+        now = self._clock.now()
+
+        def job(cursor: apsw.Cursor) -> int | None:
+            cursor.execute(_PUBLISH, {"pubsub": topic[0], "topic": topic[1], "body": body})
+            message_id = cursor.connection.last_insert_rowid()
+            bindings = {"message": message_id, "now": now, "pubsub": topic[0], "topic": topic[1], "app": app_id}
+            cursor.execute(_ADDRESS_OWN, bindings)
+            if cursor.connection.changes() > 0:
+                return message_id
+            cursor.execute("DELETE FROM messages WHERE id = ?", (message_id,))
+            return None
+
+        return await self._database.write(job)
+
+    def topics_of(self, app_id: str) -> frozenset[TopicName]:
+        """What the app subscribes to, also on streams."""
+        return frozenset((pubsub, topic) for pubsub, topic in self._database.read(_OWN_TOPICS, {"app": app_id}))
+
+    async def subscribe(
+        self, app_id: str, topics: Iterable[TopicName], *, unclaimed_only: bool = False
+    ) -> dict[TopicName, int]:
         """Make `topics` all that the app subscribes to; the ids of these subscribers.
 
         A topic that is new to the app begins with what is there of it; what was left of one that is not among them is
-        not delivered to this app any more.
+        not delivered to this app any more. `unclaimed_only`: of what is there only what nobody else is to get.
         """
         wanted, now = set(topics), self._clock.now()
 
@@ -87,7 +116,9 @@ class TopicStore:
             for topic in known.keys() - wanted:
                 _unsubscribe(cursor, known.pop(topic), topic)
             for topic in sorted(wanted - known.keys()):
-                known[topic] = _subscribe(cursor, app_id, topic, now)
+                known[topic] = _subscribe(
+                    cursor, app_id, topic, now, _CATCH_UP_UNCLAIMED if unclaimed_only else _CATCH_UP
+                )
             return known
 
         return await self._database.write(job)
@@ -150,11 +181,11 @@ def _take(cursor: apsw.Cursor, subscriber_id: int, message_id: int) -> None:
     cursor.execute(_FORGET, bindings)
 
 
-def _subscribe(cursor: apsw.Cursor, app_id: str, topic: TopicName, now: float) -> int:
+def _subscribe(cursor: apsw.Cursor, app_id: str, topic: TopicName, now: float, catch_up: str) -> int:
     cursor.execute(_SUBSCRIBE, {"app": app_id, "pubsub": topic[0], "topic": topic[1]})
     subscriber_id = cursor.connection.last_insert_rowid()
     bindings = {"subscriber": subscriber_id, "now": now, "pubsub": topic[0], "topic": topic[1]}
-    cursor.execute(_CATCH_UP, bindings)
+    cursor.execute(catch_up, bindings)
     return subscriber_id
 
 

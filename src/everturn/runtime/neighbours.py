@@ -1,0 +1,104 @@
+"""The other runtimes of a data folder, as this one deals with them."""
+
+import asyncio
+import logging
+from pathlib import Path
+
+from everturn.errors import TransientError
+from everturn.runtime.asgi_front import as_asgi
+from everturn.runtime.channels import AppChannel, AppChannels
+from everturn.runtime.clock import Clock, wait_until
+from everturn.runtime.components import Subscription
+from everturn.runtime.peer_link import PeerFront, PeerTransport, inbox_route
+from everturn.runtime.peers import Peer, PeerFolder
+from everturn.runtime.pubsub import Broker
+from everturn.sidecar.asgi_transport import AsgiApp
+
+log = logging.getLogger(__name__)
+
+# How soon a new subscription or a runtime that came back is noticed where nothing is published meanwhile.
+_LOOK_EVERY_S = 1.0
+
+
+class Neighbours:
+    """Calls other apps through their runtimes, and takes messages there. From `start` to `stop`.
+
+    `asgi` is what this runtime answers to the others, to be served on the socket that `start` announces.
+    """
+
+    def __init__(self, folder: PeerFolder, app_id: str, channels: AppChannels, broker: Broker, clock: Clock) -> None:
+        self.asgi: AsgiApp = as_asgi(PeerFront(app_id, channels, broker))
+        self._folder = folder
+        self._app_id = app_id
+        self._broker = broker
+        self._clock = clock
+        self._socket: Path | None = None
+        self._announced: object = None
+        self._known: dict[str, Peer] = {}
+        self._inboxes: dict[str, AppChannel] = {}
+        self._apps: dict[str, AppChannel] = {}
+        self._looking = asyncio.Lock()
+        self._watch: asyncio.Task[None] | None = None
+        channels.elsewhere = self.find
+        broker.before_publish = self.look
+
+    async def start(self, socket: Path) -> None:
+        """Announce `socket`, and begin to look around."""
+        self._socket = socket
+        self._announce()
+        await self.look()
+        self._watch = asyncio.get_running_loop().create_task(self._look_for_ever())
+
+    async def stop(self) -> None:
+        """Say goodbye. Messages of the others wait from now on."""
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+        self._socket = None
+        self._announce()
+        for channel in [*self._apps.values(), *self._inboxes.values()]:
+            await channel.transport.close()
+
+    def find(self, app_id: str) -> AppChannel | None:
+        """The way to another app, None where no runtime of it ever was here."""
+        if self._folder.find(app_id) is None:
+            return None
+        return self._apps.setdefault(app_id, self._channel(app_id, to_app=True))
+
+    async def look(self) -> None:
+        """Take note of who has come and what is subscribed to. Raises TransientError where the disk refuses."""
+        async with self._looking:
+            for app_id, peer in self._folder.others().items():
+                before = self._known.get(app_id)
+                if before == peer:
+                    continue
+                if before is None or before.topics != peer.topics:
+                    await self._deliver_to(peer)
+                self._known[app_id] = peer
+                if peer.socket is not None:
+                    self._broker.app_is_back(app_id)
+
+    async def _deliver_to(self, peer: Peer) -> None:
+        channel = self._inboxes.setdefault(peer.app_id, self._channel(peer.app_id, to_app=False))
+        wanted = [Subscription(pubsub, topic, inbox_route(pubsub, topic)) for pubsub, topic in sorted(peer.topics)]
+        await self._broker.deliver(channel, wanted, unclaimed_only=True)
+
+    def _channel(self, app_id: str, *, to_app: bool) -> AppChannel:
+        return AppChannel(app_id, PeerTransport(lambda: self._folder.find(app_id), to_app=to_app))
+
+    def _announce(self) -> None:
+        said = (self._socket, self._broker.store.topics_of(self._app_id))
+        if said != self._announced:
+            self._folder.announce(*said)
+            self._announced = said
+
+    async def _look_for_ever(self) -> None:
+        while True:
+            try:
+                self._announce()
+                await self.look()
+            except (TransientError, OSError) as error:
+                log.warning("neighbours_not_seen", extra={"reason": type(error).__name__})
+            except Exception:
+                log.exception("neighbours_failed")
+            await wait_until(self._clock, self._clock.now() + _LOOK_EVERY_S)

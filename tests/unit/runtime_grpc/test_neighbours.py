@@ -1,0 +1,263 @@
+"""Runtimes of one data folder: each with its own database, together one system."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from everturn.cli.peer_socket import among_neighbours
+from everturn.runtime.embedded import EmbeddedRuntime, RuntimeOptions
+from everturn.runtime.peers import PeerFolder
+from everturn.sidecar.wire import Request, Response
+from everturn.sidecar.workflows import Sidecar
+from everturn.testing.clock import ManualClock
+from tests.unit.runtime_grpc.task_hub_rig import until
+
+TOPIC = ("pubsub", "news")
+
+
+class App:
+    """An app that subscribes to `topics`, keeps what it is sent, and answers everything with `answer`."""
+
+    def __init__(self, *topics: str) -> None:
+        self.topics = topics
+        self.requests: list[Request] = []
+        self.answer = Response(200, {"content-type": "text/plain"}, b"here")
+
+    async def send(self, request: Request) -> Response:
+        if request.target == "/dapr/subscribe":
+            subscribed = [{"pubsubname": "pubsub", "topic": topic, "route": f"/{topic}"} for topic in self.topics]
+            return Response(200, {}, json.dumps(subscribed).encode())
+        self.requests.append(request)
+        return self.answer
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+    @property
+    def heard(self) -> list[str]:
+        return [json.loads(request.body)["data"] for request in self.requests]
+
+
+@dataclass
+class Running:
+    """One runtime, its app, and the end of both."""
+
+    runtime: EmbeddedRuntime
+    sidecar: Sidecar
+    clock: ManualClock
+    ending: contextlib.AsyncExitStack
+
+    async def publish(self, text: str, topic: str = "news") -> int:
+        request = Request("POST", f"/v1.0/publish/pubsub/{topic}", {"content-type": "text/plain"}, text.encode())
+        return (await self.sidecar.transport.send(request)).status
+
+    async def call(self, app_id: str) -> Response:
+        return await self.sidecar.transport.send(Request("GET", f"/v1.0/invoke/{app_id}/method/where?x=1"))
+
+    async def look(self) -> None:
+        """Let the time pass after which it looks around."""
+        self.clock.advance(1)
+        await asyncio.sleep(0)
+
+    async def stop(self) -> None:
+        await self.ending.aclose()
+
+
+class Street:
+    """The runtimes of one data folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._running: list[Running] = []
+
+    async def start(self, app_id: str, app: App) -> Running:
+        ending = contextlib.AsyncExitStack()
+        clock = ManualClock()
+        folder = PeerFolder(self._folder, app_id)
+        runtime = await EmbeddedRuntime.open(folder.own_folder, options=RuntimeOptions(clock=clock, app_stop_s=0))
+        ending.push_async_callback(runtime.stop, 0)
+        sidecar = runtime.add_app(app_id, app)
+        await runtime.start()
+        await ending.enter_async_context(among_neighbours(runtime.join(folder, app_id), 0))
+        await runtime.broker.subscribed(app_id)
+        running = Running(runtime, sidecar, clock, ending)
+        self._running.append(running)
+        return running
+
+    async def end(self) -> None:
+        for running in self._running:
+            await running.stop()
+
+
+@pytest.fixture
+async def street(tmp_path: Path) -> AsyncIterator[Street]:
+    made = Street(tmp_path)
+    try:
+        yield made
+    finally:
+        await made.end()
+
+
+async def until_known(subscriber: Running, publisher: Running, app_id: str) -> None:
+    """Until the publisher counts the other's app among its subscribers."""
+    await subscriber.look()
+
+    def known() -> bool:
+        publisher.clock.advance(1)
+        return bool(publisher.runtime.broker.subscriptions_of(app_id))
+
+    await until(known)
+
+
+async def test_an_app_is_called_through_its_own_runtime(street: Street) -> None:
+    here, there = App(), App()
+    caller = await street.start("here", here)
+    await street.start("there", there)
+
+    answer = await caller.call("there")
+
+    assert (answer.status, answer.body) == (200, b"here")
+    assert there.requests[0].target == "/where?x=1"
+    assert there.requests[0].headers["dapr-caller-app-id"] == "here"
+
+
+async def test_an_app_whose_runtime_is_down_or_never_was_cannot_be_called(street: Street) -> None:
+    caller = await street.start("here", App())
+    gone = await street.start("there", App())
+    await gone.stop()
+
+    down, unknown = await caller.call("there"), await caller.call("nobody")
+
+    assert (down.status, unknown.status) == (500, 500)
+    assert json.loads(down.body)["errorCode"] == "ERR_DIRECT_INVOKE"
+    assert b"not running" in down.body
+    assert b"no host found" in unknown.body
+
+
+async def test_a_message_reaches_an_app_of_another_runtime_once(street: Street) -> None:
+    listener = App("news")
+    publisher = await street.start("here", App())
+    subscriber = await street.start("there", listener)
+    await until_known(subscriber, publisher, "there")
+
+    status = await publisher.publish("hello")
+    await until(lambda: bool(listener.requests))
+    await until(lambda: publisher.runtime.broker.store.pending() == subscriber.runtime.broker.store.pending() == 0)
+
+    assert status == 204
+    assert listener.heard == ["hello"]
+    assert listener.requests[0].target == "/news"
+
+
+async def test_what_is_published_before_anyone_subscribes_waits_for_the_first(street: Street) -> None:
+    listener = App("news")
+    publisher = await street.start("here", App())
+    await publisher.publish("early")
+
+    subscriber = await street.start("there", listener)
+    await until_known(subscriber, publisher, "there")
+    await until(lambda: bool(listener.requests))
+
+    assert listener.heard == ["early"]
+
+
+async def test_a_message_waits_for_a_runtime_that_is_down(street: Street) -> None:
+    listener = App("news")
+    publisher = await street.start("here", App())
+    subscriber = await street.start("there", listener)
+    await until_known(subscriber, publisher, "there")
+    await subscriber.stop()
+
+    await publisher.publish("while away")
+    waiting = publisher.runtime.broker.store.pending()
+    back = await street.start("there", listener)
+
+    def heard() -> bool:
+        publisher.clock.advance(1)
+        return bool(listener.requests)
+
+    await until(heard)
+    assert waiting == 1
+    assert listener.heard == ["while away"]
+    await until(lambda: back.runtime.broker.store.pending() == 0)
+
+
+async def test_a_message_outlives_a_restart_of_its_publisher(street: Street) -> None:
+    listener = App("news")
+    publisher = await street.start("here", App())
+    subscriber = await street.start("there", listener)
+    await until_known(subscriber, publisher, "there")
+    await subscriber.stop()
+    await publisher.publish("kept")
+    await publisher.stop()
+
+    await street.start("there", listener)
+    await street.start("here", App())
+    await until(lambda: bool(listener.requests))
+
+    assert listener.heard == ["kept"]
+
+
+async def test_a_message_that_was_taken_over_waits_for_its_app_there(street: Street) -> None:
+    listener = App("news")
+    publisher = await street.start("here", App())
+    subscriber = await street.start("there", listener)
+    await until_known(subscriber, publisher, "there")
+    subscriber.runtime.set_app_away("there", True)
+
+    await publisher.publish("for later")
+    await until(lambda: publisher.runtime.broker.store.pending() == 0)
+    taken_over = subscriber.runtime.broker.store.pending()
+    await publisher.stop()
+    subscriber.runtime.set_app_away("there", False)
+    await until(lambda: bool(listener.requests))
+
+    assert taken_over == 1
+    assert listener.heard == ["for later"]
+
+
+async def test_two_apps_that_publish_and_subscribe_to_the_same_topic_hear_each_message_once(street: Street) -> None:
+    one, two = App("news"), App("news")
+    first = await street.start("one", one)
+    second = await street.start("two", two)
+    await until_known(second, first, "two")
+    await until_known(first, second, "one")
+
+    await first.publish("from one")
+    await second.publish("from two")
+    await until(lambda: len(one.requests) + len(two.requests) >= 4)
+    await until(lambda: first.runtime.broker.store.pending() == second.runtime.broker.store.pending() == 0)
+
+    assert sorted(one.heard) == ["from one", "from two"]
+    assert sorted(two.heard) == ["from one", "from two"]
+
+
+async def test_a_message_for_a_topic_that_is_not_subscribed_to_any_more_is_given_up(street: Street) -> None:
+    publisher = await street.start("here", App())
+    subscriber = await street.start("there", App("news"))
+    await until_known(subscriber, publisher, "there")
+    await subscriber.stop()
+    await street.start("there", App())
+
+    await publisher.publish("too late")
+
+    def nothing_left() -> bool:
+        publisher.clock.advance(1)
+        return publisher.runtime.broker.store.pending() == 0
+
+    await until(nothing_left)
+
+
+async def test_a_file_that_cannot_be_read_is_passed_over(street: Street, tmp_path: Path) -> None:
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "runtime.json").write_text("{", "utf-8")
+    caller = await street.start("here", App())
+
+    answer = await caller.call("odd")
+
+    assert answer.status == 500
