@@ -36,7 +36,7 @@ _SHARE_OF_WAITERS = 0.6
 # so long they have to be answered; the rest is for the work behind them.
 _SHARE_OF_REQUESTS = 0.8
 # Thresholds of the garbage collector's three generations.
-_YOUNG_OBJECTS, _YOUNG_COLLECTIONS, _OLDER_COLLECTIONS = 10_000, 10, 5
+_YOUNG_OBJECTS, _YOUNG_COLLECTIONS, _OLDER_COLLECTIONS = 20_000, 10, 10
 
 
 @dataclass(frozen=True, slots=True)
