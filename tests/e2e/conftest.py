@@ -130,12 +130,14 @@ class Machine:
             **self.settings,
         }
 
-    async def run(self, *arguments: str, text: str | None = None, **settings: str) -> Everturn:
-        """Start `everturn` with `arguments`, with `text` as its input."""
+    async def run(
+        self, *arguments: str, text: str | None = None, module: str = "everturn.cli", **settings: str
+    ) -> Everturn:
+        """Start `everturn` (or another `module` that can be run) with `arguments`, with `text` as its input."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "everturn.cli",
+            module,
             *arguments,
             cwd=self.folder,
             env={**self.environment(), **settings},

@@ -12,6 +12,7 @@ from everturn.runtime.components import Subscription
 from everturn.runtime.peer_link import PeerFront, PeerTransport, inbox_route
 from everturn.runtime.peers import Peer, PeerFolder
 from everturn.runtime.pubsub import Broker
+from everturn.runtime.topics import TopicName
 from everturn.sidecar.asgi_transport import AsgiApp
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ class Neighbours:
         self._broker = broker
         self._clock = clock
         self._socket: Path | None = None
-        self._announced: object = None
+        self._topics: frozenset[TopicName] = frozenset()
         self._known: dict[str, Peer] = {}
         self._inboxes: dict[str, AppChannel] = {}
         self._apps: dict[str, AppChannel] = {}
@@ -45,7 +46,8 @@ class Neighbours:
     async def start(self, socket: Path) -> None:
         """Announce `socket`, and begin to look around."""
         self._socket = socket
-        self._announce()
+        self._topics = self._broker.store.topics_of(self._app_id)
+        self._folder.announce(socket, self._topics)
         await self.look()
         self._watch = asyncio.get_running_loop().create_task(self._look_for_ever())
 
@@ -54,8 +56,8 @@ class Neighbours:
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
-        self._socket = None
-        self._announce()
+        if self._socket is not None:
+            self._folder.announce(None, self._topics)  # as last announced: the database may be closed by now
         for channel in [*self._apps.values(), *self._inboxes.values()]:
             await channel.transport.close()
 
@@ -87,10 +89,10 @@ class Neighbours:
         return AppChannel(app_id, PeerTransport(lambda: self._folder.find(app_id), to_app=to_app))
 
     def _announce(self) -> None:
-        said = (self._socket, self._broker.store.topics_of(self._app_id))
-        if said != self._announced:
-            self._folder.announce(*said)
-            self._announced = said
+        topics = self._broker.store.topics_of(self._app_id)
+        if topics != self._topics:
+            self._folder.announce(self._socket, topics)
+            self._topics = topics
 
     async def _look_for_ever(self) -> None:
         while True:

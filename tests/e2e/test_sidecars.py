@@ -1,0 +1,198 @@
+"""A runtime for each app, as with `dapr run`: our services under uvicorn, and any program of the SDK."""
+
+import re
+import signal
+import sys
+from dataclasses import dataclass, field
+
+import httpx2
+import pytest
+
+from tests.e2e.conftest import Client, Everturn, Machine, free_ports
+
+CHAT, MEMORY = "chat-service", "agent-memory-service"
+APPS = {CHAT: "everturn.chat.app:app", MEMORY: "everturn.memory.app:app"}
+# What holds a turn in its first step for as long as the memory service is away.
+HOLD_IN_FETCH = {"EVERTURN_FETCH_ATTEMPTS": "1000", "EVERTURN_FETCH_MAX_DELAY_S": "0.2"}
+
+
+@dataclass
+class Sidecars:
+    """Both services and a runtime for each: four processes, by name; each can be killed and started again."""
+
+    machine: Machine
+    ports: dict[str, tuple[int, int]] = field(default_factory=dict)
+    running: dict[str, Everturn] = field(default_factory=dict)
+
+    def port_of(self, app_id: str) -> int:
+        return self.machine.chat_port if app_id == CHAT else self.machine.memory_port
+
+    async def start_runtime(self, app_id: str) -> None:
+        http_port, grpc_port = self.ports.setdefault(app_id, tuple(free_ports(2)))
+        running = await self.machine.run(
+            "runtime",
+            *("--app-id", app_id, "--app-port", str(self.port_of(app_id))),
+            *("--dapr-http-port", str(http_port), "--dapr-grpc-port", str(grpc_port)),
+        )
+        await running.out.first(lambda line: line.startswith("data folder"))
+        self.running[f"runtime of {app_id}"] = running
+
+    async def start_service(self, app_id: str) -> None:
+        http_port, grpc_port = self.ports[app_id]
+        running = await self.machine.run(
+            *(APPS[app_id], "--port", str(self.port_of(app_id)), "--log-level", "warning"),
+            module="uvicorn",
+            DAPR_HTTP_PORT=str(http_port),
+            DAPR_GRPC_PORT=str(grpc_port),
+        )
+        self.running[app_id] = running
+
+    async def start_all(self) -> None:
+        for app_id in APPS:
+            await self.start_runtime(app_id)
+            await self.start_service(app_id)
+
+    async def kill(self, name: str) -> None:
+        await self.running[name].kill()
+
+    async def stop_all(self) -> dict[str, int]:
+        return {name: await running.stop() for name, running in reversed(self.running.items())}
+
+
+async def until_ready(client: Client, *urls: str) -> None:
+    async def ready() -> bool:
+        try:
+            return all([(await client.http.get(f"{url}/readyz")).status_code == 200 for url in urls])
+        except httpx2.TransportError:
+            return False
+
+    await client.until(ready)
+
+
+async def test_two_runtimes_and_two_services_answer_and_remember(machine: Machine, client: Client) -> None:
+    sidecars = Sidecars(machine)
+    await sidecars.start_all()
+    await until_ready(client, machine.chat_url, machine.memory_url)
+
+    first = await client.say("My name is Nadia")
+    second = await client.say("What is my name?")
+
+    async def all_stored() -> bool:
+        return len(await client.history()) == 4
+
+    await client.until(all_stored)
+    codes = await sidecars.stop_all()
+    assert first.status_code == 200
+    assert "Nadia" in second.json()["reply"]
+    assert second.json()["degraded"] == []
+    assert {name: code for name, code in codes.items() if name.startswith("runtime")} == {
+        f"runtime of {CHAT}": 0,
+        f"runtime of {MEMORY}": 0,
+    }
+
+
+async def test_a_turn_survives_the_kill_of_each_of_the_four(machine: Machine, client: Client) -> None:
+    machine.settings.update(HOLD_IN_FETCH)
+    sidecars = Sidecars(machine)
+    await sidecars.start_all()
+    await until_ready(client, machine.chat_url, machine.memory_url)
+    await client.say("Hello", session="before")
+    await sidecars.kill(MEMORY)
+    turn_id = (await client.say("Hello again", headers={"Prefer": "respond-async"})).json()["turn_id"]
+
+    async def is_in_its_first_step() -> bool:
+        return any(step["attempts"] > 0 for step in (await client.turn(turn_id))["steps"])
+
+    await client.until(is_in_its_first_step)
+    for app_id in APPS:
+        await sidecars.kill(f"runtime of {app_id}")
+        await sidecars.start_runtime(app_id)
+    await sidecars.kill(CHAT)
+    await sidecars.start_service(CHAT)
+    await until_ready(client, machine.chat_url)
+    between = await client.turn(turn_id)
+    await sidecars.start_service(MEMORY)
+
+    async def has_ended() -> bool:
+        return (await client.turn(turn_id))["status"] in ("completed", "failed")
+
+    await client.until(has_ended)
+    after = await client.turn(turn_id)
+
+    async def is_stored_once() -> bool:
+        return len(await client.history()) == 2
+
+    await client.until(is_stored_once)
+    assert between["status"] == "running"
+    assert after["status"] == "completed"
+    assert after["reply"]["degraded"] == []
+
+
+PROGRAM = """
+import json, os, sys
+from dapr.clients import DaprClient
+from dapr.ext.workflow import DaprWorkflowClient, WorkflowRuntime
+
+runtime = WorkflowRuntime()
+
+@runtime.workflow(name="greets")
+def greets(ctx, name):
+    return (yield ctx.call_activity(greet, input=name))
+
+@runtime.activity(name="greet")
+def greet(ctx, name):
+    with DaprClient() as client:
+        client.save_state("statestore", "greeted", name)
+    return "hello " + name
+
+runtime.start()
+client = DaprWorkflowClient()
+instance = client.schedule_new_workflow(greets, input="you")
+state = client.wait_for_workflow_completion(instance, timeout_in_seconds=60)
+with DaprClient() as dapr:
+    saved = dapr.get_state("statestore", "greeted").data.decode()
+runtime.shutdown()
+print(json.dumps([state.serialized_output, saved, os.environ["APP_ID"]]), flush=True)
+sys.exit(int(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("code", [0, 7])
+async def test_any_program_of_the_sdk_runs_beside_its_runtime_which_ends_as_it_ends(
+    machine: Machine, code: int
+) -> None:
+    (machine.folder / "program.py").write_text(PROGRAM, "utf-8")
+
+    running = await machine.run("runtime", "--app-id", "mine", "--", sys.executable, "program.py", str(code))
+    said = await running.out.first(lambda line: line.startswith("["))
+
+    assert said == '["\\"hello you\\"", "you", "mine"]'
+    assert await running.exit_code() == code
+
+
+async def test_a_command_ends_with_its_runtime(machine: Machine) -> None:
+    (machine.folder / "program.py").write_text("import signal; print('up', flush=True); signal.pause()", "utf-8")
+    running = await machine.run("runtime", "--app-id", "mine", "--", "sh", "-c", f"{sys.executable} program.py; true")
+    await running.out.first(lambda line: line == "up")
+
+    # What it waits for is the end of the output too, which all three write to.
+    code = await running.stop(signal.SIGINT)
+
+    assert code == 0
+
+
+async def test_a_command_that_cannot_be_run_is_refused_in_one_line(machine: Machine) -> None:
+    running = await machine.run("runtime", "--app-id", "mine", "--", "no-such-program")
+
+    assert await running.exit_code() == 1
+    assert "no-such-program" in running.err.all[-1]
+
+
+async def test_a_second_runtime_of_an_app_is_refused(machine: Machine) -> None:
+    first = await machine.run("runtime", "--app-id", "mine")
+    await first.out.first(lambda line: line.startswith("data folder"))
+
+    second = await machine.run("runtime", "--app-id", "mine")
+
+    assert await second.exit_code() == 1
+    assert re.search("in use by process", second.err.all[-1])
