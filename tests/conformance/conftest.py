@@ -21,6 +21,16 @@ from tests.conformance.systems import Embedded, OnDapr, System
 CANARY_KEY = "canary-key-of-the-model"
 
 
+def require_dapr() -> None:
+    """Skip where real Dapr is not wanted or not built; where CI wants it, that it is missing is a failure."""
+    if os.environ.get("EVERTURN_CONFORMANCE") != "both":
+        pytest.skip("the tests on real Dapr run with `make conformance`")
+    if not are_built():
+        if os.environ.get("CI"):
+            pytest.fail("Dapr is not built: run `make dapr`")
+        pytest.skip("Dapr is not built: `make dapr` builds it and needs Go")
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def endpoint() -> AsyncIterator[ModelEndpoint]:
     """The model of both services. It says "hello" unless a test tells it what to say to its own messages."""
@@ -53,12 +63,7 @@ async def shared_system(
 def _make(runtime: str, folder: Path, settings: dict[str, str]) -> System:
     if runtime == "embedded":
         return Embedded.make(folder, settings)
-    if os.environ.get("EVERTURN_CONFORMANCE") != "both":
-        pytest.skip("the tests on real Dapr run with `make conformance`")
-    if not are_built():
-        if os.environ.get("CI"):
-            pytest.fail("Dapr is not built: run `make dapr`")
-        pytest.skip("Dapr is not built: `make dapr` builds it and needs Go")
+    require_dapr()
     return OnDapr.make(folder, settings)
 
 

@@ -18,7 +18,7 @@ DAPR_VERSION = "1.18.0"
 BINARIES = ("daprd", "placement", "scheduler")
 
 _SOURCE = Path(__file__).parent
-_FILES = ("go.mod", "go.sum", *(f"{name}/main.go" for name in BINARIES))
+_FILES = ("go.mod", "go.sum", "health/health.go", *(f"{name}/main.go" for name in BINARIES))
 _NO_GO = (
     "Dapr is built from its Go modules: install Go 1.26 or newer (https://go.dev/dl/) and run make again; "
     "with the Dapr CLI, `dapr run -f dapr.yaml` needs no build."
@@ -70,8 +70,7 @@ def _compile(into: Path) -> None:
     version = f"-s -w -X github.com/dapr/dapr/pkg/buildinfo.version={DAPR_VERSION}"
     packages = [f"./{name}" for name in BINARIES]
     command = ["go", "build", "-trimpath", "-ldflags", version, "-o", f"{into}{os.sep}", *packages]
-    result = subprocess.run(command, cwd=_SOURCE, check=False)
-    if result.returncode != 0:
+    if subprocess.run(command, cwd=_SOURCE, check=False).returncode != 0:
         raise BuildError("Go could not build Dapr; what it said is above (a module that cannot be had: check GOPROXY)")
 
 

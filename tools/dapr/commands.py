@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 from everturn.contracts.events import CHAT_APP_ID, MEMORY_APP_ID
 from tools.dapr.layout import HOST, Layout, SidecarPorts
@@ -16,6 +17,8 @@ _MAX_BODY = "16Mi"
 # Ids of 256 characters, percent-encoded, do not fit into Dapr's default of 4 KiB for a request's head.
 _MAX_HEAD = "64Ki"
 
+_CONFIGS = Path(__file__).parent
+_PLACEMENT_ID = "dapr-placement-0"
 _SCHEDULER_ID = "dapr-scheduler-server-0"
 
 
@@ -44,6 +47,7 @@ def placement(layout: Layout) -> Command:
         *("--listen-address", HOST, "--port", str(ports.grpc)),
         *("--healthz-listen-address", HOST, "--healthz-port", str(ports.health)),
         *("--metrics-listen-address", HOST, "--metrics-port", str(ports.metrics)),
+        *("--id", _PLACEMENT_ID, "--initial-cluster", f"{_PLACEMENT_ID}={HOST}:{ports.raft}"),
     ]
     return Command("placement", arguments, {**os.environ, **_LOOPBACK}, f"{HOST}:{ports.grpc}")
 
@@ -76,10 +80,12 @@ def sidecar(layout: Layout, name: str, secrets: Mapping[str, str]) -> Command:
         *("--metrics-listen-address", HOST, "--metrics-port", str(ports.metrics)),
         *("--placement-host-address", f"{HOST}:{layout.ports.placement.grpc}"),
         *("--scheduler-host-address", f"{HOST}:{layout.ports.scheduler.grpc}"),
-        *("--resources-path", str(layout.components), "--config", str(layout.config)),
+        *("--resources-path", str(layout.components)),
+        *("--config", str(_CONFIGS / "config.yaml"), "--config", str(_CONFIGS / "names.yaml")),
         *("--max-body-size", _MAX_BODY, "--read-buffer-size", _MAX_HEAD),
     ]
-    return Command(f"{name}-sidecar", arguments, {**os.environ, **_LOOPBACK, **secrets}, f"{HOST}:{ports.http}")
+    environment = {**os.environ, **_LOOPBACK, **secrets, "EVERTURN_DAPR_NAMES": str(layout.names)}
+    return Command(f"{name}-sidecar", arguments, environment, f"{HOST}:{ports.http}")
 
 
 def service(layout: Layout, name: str, settings: Mapping[str, str], stop_s: float) -> Command:

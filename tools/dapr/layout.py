@@ -31,9 +31,12 @@ class SchedulerPorts:
 
 @dataclass(frozen=True, slots=True)
 class PlacementPorts:
+    """Ports of placement; `raft` is for other placements, of which there are none."""
+
     grpc: int
     health: int
     metrics: int
+    raft: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,7 @@ def usual_ports(chat: int, memory: int) -> Ports:
     """Dapr's usual ports (docs/reference/settings.md), and Redis where no other Redis is expected."""
     return Ports(
         redis=6390,
-        placement=PlacementPorts(grpc=50005, health=8091, metrics=9191),
+        placement=PlacementPorts(grpc=50005, health=8091, metrics=9191, raft=8201),
         scheduler=SchedulerPorts(grpc=50006, health=8092, metrics=9192, etcd_client=2379, etcd_peer=2380),
         chat=SidecarPorts(app=chat, http=3500, grpc=50001, internal=50011, metrics=9193),
         memory=SidecarPorts(app=memory, http=3501, grpc=50002, internal=50012, metrics=9194),
@@ -60,14 +63,14 @@ def usual_ports(chat: int, memory: int) -> Ports:
 
 def free_ports() -> Ports:
     """Ports that nobody listens on now."""
-    found = iter(_free(19))
+    found = iter(_free(20))
 
     def take(count: int) -> list[int]:
         return [next(found) for _ in range(count)]
 
     return Ports(
         redis=next(found),
-        placement=PlacementPorts(*take(3)),
+        placement=PlacementPorts(*take(4)),
         scheduler=SchedulerPorts(*take(5)),
         chat=SidecarPorts(*take(5)),
         memory=SidecarPorts(*take(5)),
@@ -121,5 +124,6 @@ class Layout:
         return self.folder / "logs"
 
     @property
-    def config(self) -> Path:
-        return self.folder / "config.yaml"
+    def names(self) -> Path:
+        """The file in which sidecars find one another."""
+        return self.folder / "names.db"

@@ -39,6 +39,11 @@ class Process:
     def has_ended(self) -> bool:
         return self._popen.poll() is not None
 
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended, minus the signal's number where one ended it; None while it runs."""
+        return self._popen.poll()
+
     def stop(self) -> None:
         """End it gently; at once where that takes longer than the command allows."""
         self._signal(signal.SIGTERM)

@@ -20,20 +20,6 @@ _PAUSE_S = 0.1
 _ASK_S = 5.0
 # Sidecars end after their services, so that a step that finishes can still tell its workflow.
 _STOP_ORDER = ("chat", "memory", "chat-sidecar", "memory-sidecar", "scheduler", "placement", "redis")
-_NAMES_CONFIG = """\
-apiVersion: dapr.io/v1alpha1
-kind: Configuration
-metadata:
-  name: everturn
-spec:
-  # Sidecars find one another in this file; mDNS, the default, speaks to the whole network.
-  nameResolution:
-    component: sqlite
-    version: v1
-    configuration:
-      connectionString: {file}
-      cleanupInterval: 0s
-"""
 # Each write is on disk before it is acknowledged: what a service was told to be stored must outlive a power cut.
 _REDIS_CONFIG = """\
 port {port}
@@ -69,8 +55,10 @@ class DaprSystem:
     def start(self) -> None:
         """Start everything and wait until turns can run.
 
-        Raises SystemFailedError, or StoppedError where `stopping` is set meanwhile; what it started goes on then.
+        Raises SystemFailedError, MissingRedisError, or StoppedError where `stopping` is set meanwhile; what it started
+        goes on then, until `stop`.
         """
+        commands.redis(self.layout)  # refuses before anything is started
         port = taken_port(self.layout.ports)
         if port is not None:
             raise SystemFailedError(f"port {port} is taken: stop the program that listens on it")
@@ -151,9 +139,7 @@ class DaprSystem:
             ),
             "utf-8",
         )
-        names = folder / "names.db"
-        names.unlink(missing_ok=True)  # of sidecars that are gone
-        self.layout.config.write_text(_NAMES_CONFIG.format(file=names), "utf-8")
+        self.layout.names.unlink(missing_ok=True)  # of sidecars that are gone
 
     def _command(self, name: str) -> Command:
         match name:
