@@ -9,8 +9,9 @@ from tests.chaos.campaign import counted, run, run_all, soaks, sweeps, tell, tol
 from tests.chaos.world import Report
 
 _FAULTS = 50_000
-# Seeds that are handed out at a time.
-_BATCH = 40
+# Seeds that are handed out at a time, and worlds between two lines of progress.
+_BATCH = 200
+_TOLD_EVERY = 20
 
 
 def main(words: list[str]) -> int:
@@ -25,14 +26,16 @@ def _campaign(wanted: int) -> int:
     first, begun = random.SystemRandom().randrange(10**9), time.monotonic()
     tell(f"seeds: every sweep, then soak {first} and on")
     reports: list[Report] = []
+    total = 0
     batches = itertools.chain([sweeps()], (soaks(first + start, _BATCH) for start in itertools.count(0, _BATCH)))
     for batch in batches:
         for report in run_all(batch):
             reports.append(report)
+            total += report.total
             if report.found:
                 tell(told(report))
-        total = sum(report.total for report in reports)
-        tell(f"{total} faults in {len(reports)} worlds, {time.monotonic() - begun:.0f} s")
+            if len(reports) % _TOLD_EVERY == 0:
+                tell(f"{total} faults in {len(reports)} worlds, {time.monotonic() - begun:.0f} s")
         if total >= wanted:
             break
     tell(", ".join(f"{kind}: {count}" for kind, count in counted(reports).most_common()))
