@@ -4,10 +4,10 @@ import logging
 
 # What the SDK creates as of dapr 1.19: each object that logs adds a StreamHandler of its own to one of these
 # (dapr/ext/workflow/logger/logger.py, dapr/ext/workflow/_durabletask/internal/shared.py). WorkflowRuntime warns of
-# every failed activity, which the step's own log tells better.
+# every failed activity, which the step's own log tells better; what the client tells as an error it raises as well.
 _SDK_LOGGERS = {
     "WorkflowRuntime": logging.ERROR,
-    "DaprWorkflowClient": logging.WARNING,
+    "DaprWorkflowClient": logging.CRITICAL,
     "DaprWorkflowContext": logging.WARNING,
     "durabletask-worker": logging.WARNING,
     "durabletask-client": logging.WARNING,
