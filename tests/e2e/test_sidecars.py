@@ -28,7 +28,10 @@ class Sidecars:
         return self.machine.chat_port if app_id == CHAT else self.machine.memory_port
 
     async def start_runtime(self, app_id: str) -> None:
-        http_port, grpc_port = self.ports.setdefault(app_id, tuple(free_ports(2)))
+        if app_id not in self.ports:
+            http_port, grpc_port = free_ports(2)
+            self.ports[app_id] = (http_port, grpc_port)
+        http_port, grpc_port = self.ports[app_id]
         running = await self.machine.run(
             "runtime",
             *("--app-id", app_id, "--app-port", str(self.port_of(app_id))),

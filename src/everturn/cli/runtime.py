@@ -20,10 +20,12 @@ from everturn.cli.process import Deadline, end_at_once, loop_factory, stop_signa
 from everturn.contracts.events import CHAT_APP_ID, MEMORY_APP_ID
 from everturn.errors import SettingError
 from everturn.runtime.embedded import EmbeddedRuntime, RuntimeOptions
+from everturn.runtime.grpc_app import GrpcAppTransport
 from everturn.runtime.peers import PeerFolder
 from everturn.runtime.served_app import ServedApp
 from everturn.settings import Settings
 from everturn.sidecar.http_transport import HttpTransport
+from everturn.sidecar.wire import Transport
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +67,7 @@ class _App:
     port: int | None
     http_port: int
     grpc_port: int
+    speaks_grpc: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,8 @@ def run_runtime(settings: Settings, command: RuntimeCommand) -> int:
 
 def _apps(settings: Settings, command: RuntimeCommand) -> list[_App]:
     if command.app_id is not None:
-        return [_App(command.app_id, command.app_port, command.http_port or 0, command.grpc_port or 0)]
+        speaks_grpc = command.app_protocol == "grpc"
+        return [_App(command.app_id, command.app_port, command.http_port or 0, command.grpc_port or 0, speaks_grpc)]
     if command.app_port is not None or command.command:
         raise SettingError("--app-port and a command are for one app: name it with --app-id")
     http_port, grpc_port = command.http_port or settings.dapr_http_port, command.grpc_port or settings.dapr_grpc_port
@@ -153,7 +157,7 @@ async def _serve(
     runtime: EmbeddedRuntime, app: _App, stack: contextlib.AsyncExitStack, deadline: Deadline
 ) -> _Listening:
     listener = stack.enter_context(listen(_HOST, app.http_port, "--dapr-http-port"))
-    channel = HttpTransport(address(_HOST, app.port)) if app.port is not None else None
+    channel = _channel(app)
     if channel is not None:
         stack.push_async_callback(channel.close)
     served = runtime.serve_app(app.app_id, channel)
@@ -162,6 +166,12 @@ async def _serve(
     stack.push_async_callback(lambda: sidecar.stop(min(_GOODBYE_S, deadline.left_s())))
     sidecar.web.start()
     return sidecar
+
+
+def _channel(app: _App) -> Transport | None:
+    if app.port is None:
+        return None
+    return GrpcAppTransport(f"{_HOST}:{app.port}") if app.speaks_grpc else HttpTransport(address(_HOST, app.port))
 
 
 def _folder(settings: Settings, command: RuntimeCommand) -> Path:

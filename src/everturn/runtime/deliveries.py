@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
+from urllib.parse import quote
 
 from everturn.errors import TransientError
 from everturn.runtime.channels import AppChannel
@@ -23,6 +24,8 @@ from everturn.sidecar.wire import Request, Response
 
 log = logging.getLogger(__name__)
 
+# The topic of a delivery, percent-encoded.
+TOPIC_HEADER = "everturn-topic"
 # Enough to hide the latency of an app's own writes; more only makes its writers collide.
 _MAX_IN_FLIGHT = 32
 # Redis streams give a message to another consumer after this long (processingTimeout of pubsub.redis).
@@ -170,9 +173,9 @@ class Subscriber:
             self._fill()
 
     async def _give(self, delivery: Delivery) -> Verdict:
-        request = Request(
-            "POST", "/" + self.subscription.route.lstrip("/"), {"content-type": CLOUD_EVENT_JSON}, delivery.body
-        )
+        # The topic on the envelope is the first one: of a dead letter it is not the topic that it comes from now.
+        headers = {"content-type": CLOUD_EVENT_JSON, TOPIC_HEADER: quote(self.subscription.topic, safe="")}
+        request = Request("POST", "/" + self.subscription.route.lstrip("/"), headers, delivery.body)
         try:
             async with asyncio.timeout(_DELIVERY_TIMEOUT_S):
                 return read_verdict(await self._channel.send(request))

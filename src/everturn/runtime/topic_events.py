@@ -3,11 +3,13 @@
 import base64
 import json
 from typing import Any
+from urllib.parse import unquote
 
 from dapr.proto.runtime.v1.appcallback_pb2 import TopicEventRequest, TopicEventResponse
 from google.protobuf.struct_pb2 import Struct
 
-from everturn.sidecar.wire import Response
+from everturn.runtime.deliveries import TOPIC_HEADER
+from everturn.sidecar.wire import Request, Response
 
 # What has a field of its own in the message.
 _OWN_FIELDS = frozenset(
@@ -20,9 +22,9 @@ _STATUSES = {
 }
 
 
-def topic_event(body: bytes, path: str) -> TopicEventRequest:
-    """`body` is a CloudEvent in JSON as the broker keeps it."""
-    event: dict[str, Any] = json.loads(body)
+def topic_event(delivery: Request, path: str) -> TopicEventRequest:
+    """The message of a delivery, whose body is a CloudEvent in JSON; `path` is the route in the app."""
+    event: dict[str, Any] = json.loads(delivery.body)
     extensions = Struct()
     extensions.update({name: value for name, value in event.items() if name not in _OWN_FIELDS})
     return TopicEventRequest(
@@ -32,7 +34,7 @@ def topic_event(body: bytes, path: str) -> TopicEventRequest:
         spec_version=str(event.get("specversion", "")),
         data_content_type=str(event.get("datacontenttype", "")),
         data=_data(event),
-        topic=str(event.get("topic", "")),
+        topic=unquote(delivery.headers.get(TOPIC_HEADER, "")),
         pubsub_name=str(event.get("pubsubname", "")),
         path=path,
         extensions=extensions,

@@ -24,7 +24,7 @@ class _Stream:
         self.count = 0
 
     async def give(self, request: Request) -> Response:
-        event = topic_event(request.body, "")
+        event = topic_event(request, "")
         verdict: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.waiting.setdefault(event.id, []).append(verdict)
         self.count += 1
