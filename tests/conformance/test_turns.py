@@ -124,6 +124,12 @@ async def test_a_turn_that_fails_for_good_is_502_and_can_be_rerun(client: Client
     assert await client.history_of(2) == [text, "better"]
 
 
+async def test_a_message_without_the_slash_is_answered_as_it_comes_by_invocation(client: Client) -> None:
+    response = await client.http.post(f"{client.system.chat_url}/chat", json={"user_id": client.user, "text": "Hi"})
+
+    assert (response.status_code, response.json()["reply"]) == (200, "hello")
+
+
 async def test_an_unknown_turn_is_404(client: Client) -> None:
     for response in (
         await client.http.get(f"{client.system.chat_url}/turns/nobody"),

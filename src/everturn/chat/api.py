@@ -39,6 +39,8 @@ def chat_router(settings: Settings, intake: Intake, turns: Turns, admission: Adm
         summary="Send a message and get the reply",
         responses={202: _accepted(), **problem_responses(400, 403, 409, 413, 422, 502, 503)},
     )
+    # By invocation the path comes without its slash at the end: Dapr 1.18 cleans it.
+    router.add_api_route("/chat", routes.post_chat, methods=["POST"], response_model=ChatReply, include_in_schema=False)
     for name, handler, summary, codes in (
         ("", routes.get_turn, "Where a turn stands", (404, 503)),
         ("/cancel", routes.cancel, "End a turn without a reply", (404, 409, 503)),
