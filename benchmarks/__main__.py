@@ -5,7 +5,7 @@ import random
 import sys
 from collections.abc import Callable
 
-from benchmarks import chat, engine, flat, recovery, start
+from benchmarks import chat, engine, flat, recovery, sdk_worker, start
 from benchmarks.load import NoWrkError
 from benchmarks.report import Figure, Report
 
@@ -14,7 +14,7 @@ def main() -> int:
     options = _options()
     random.seed(options.seed)
     benchmarks: dict[str, Callable[[], list[Figure]]] = {
-        "engine": engine.run,
+        "engine": lambda: [*engine.run(), *sdk_worker.run()],
         "chat": lambda: chat.run(options.seconds),
         "start": start.run,
         "recovery": recovery.run,

@@ -26,28 +26,24 @@ _ALONE = 400
 _AT_ONCE = 4_000
 
 
-def three_steps(ctx: DaprWorkflowContext, given: str) -> Generator[Any, Any, Any]:
-    """Fetch, generate, save, as a turn does."""
-    context = yield ctx.call_activity("fetch", input=given)
-    reply = yield ctx.call_activity("generate", input=context)
-    return (yield ctx.call_activity("save", input=reply))
+def worker(host: str | None = None, port: str | None = None) -> WorkflowRuntime:
+    """A workflow that fetches, generates and saves, as a turn does. Made anew: the SDK marks what it registers."""
 
+    def three_steps(ctx: DaprWorkflowContext, given: str) -> Generator[Any, Any, Any]:
+        context = yield ctx.call_activity("fetch", input=given)
+        reply = yield ctx.call_activity("generate", input=context)
+        return (yield ctx.call_activity("save", input=reply))
 
-async def fetch(_: WorkflowActivityContext, _given: str) -> str:
-    return CONTEXT
+    async def fetch(_: WorkflowActivityContext, _given: str) -> str:
+        return CONTEXT
 
+    async def generate(_: WorkflowActivityContext, _context: str) -> str:
+        return "a reply"
 
-async def generate(_: WorkflowActivityContext, _context: str) -> str:
-    return "a reply"
+    async def save(_: WorkflowActivityContext, reply: str) -> str:
+        return reply
 
-
-async def save(_: WorkflowActivityContext, reply: str) -> str:
-    return reply
-
-
-def worker() -> WorkflowRuntime:
-    """The workflow and its steps, registered."""
-    made = WorkflowRuntime()
+    made = WorkflowRuntime(host=host, port=port)
     made.register_workflow(three_steps, name="three_steps")
     for activity in (fetch, generate, save):
         made.register_activity(activity, name=activity.__name__)
@@ -68,7 +64,9 @@ def _figures() -> list[Figure]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Burst:
+class Burst:
+    """Many turns at once: how many a second, and of each its CPU in milliseconds and its share of the commits."""
+
     per_second: float
     cpu_ms: float
     commits: float
@@ -80,12 +78,12 @@ async def _measure(path: Path) -> list[Figure]:
     await engine.start()
     engine.register("bench", worker())
     client = engine.client("bench")
-    await _at_once(client, database, 16, _WARM_UP)
-    alone = [await _one(client) for _ in range(_ALONE)]
+    await at_once(client, database, 16, _WARM_UP)
+    alone = [await one(client) for _ in range(_ALONE)]
     commits = database.commits
-    await _one(client)
+    await one(client)
     commits_alone = database.commits - commits
-    bursts = {width: await _at_once(client, database, width, _AT_ONCE) for width in (16, 64)}
+    bursts = {width: await at_once(client, database, width, _AT_ONCE) for width in (16, 64)}
     await engine.stop(5)
     await database.close()
     at_64 = bursts[64]
@@ -100,7 +98,7 @@ async def _measure(path: Path) -> list[Figure]:
     ]
 
 
-async def _one(client: DaprWorkflowClient) -> float:
+async def one(client: DaprWorkflowClient) -> float:
     """Milliseconds of a turn."""
     begun = time.perf_counter()
     instance_id = await client.schedule_new_workflow("three_steps", input="hello")
@@ -110,15 +108,16 @@ async def _one(client: DaprWorkflowClient) -> float:
     return (time.perf_counter() - begun) * 1e3
 
 
-async def _at_once(client: DaprWorkflowClient, database: Database, width: int, count: int) -> _Burst:
+async def at_once(client: DaprWorkflowClient, database: Database, width: int, count: int) -> Burst:
+    """`count` turns, `width` of them at a time."""
     left = iter(range(count))
 
     async def lane() -> None:
         for _ in left:
-            await _one(client)
+            await one(client)
 
     begun, cpu, commits = time.perf_counter(), time.process_time(), database.commits
     await asyncio.gather(*(lane() for _ in range(width)))
     seconds = time.perf_counter() - begun
     cpu_ms = (time.process_time() - cpu) * 1e3 / count
-    return _Burst(count / seconds, cpu_ms, (database.commits - commits) / count)
+    return Burst(count / seconds, cpu_ms, (database.commits - commits) / count)
