@@ -22,11 +22,13 @@ async def find_subscriptions(channel: AppChannel, components: Components) -> lis
     """
     declared = [item for item in components.subscriptions if item.is_for(channel.app_id)]
     found: dict[tuple[str, str], Subscription] = {}
-    for item in [*declared, *await _ask(channel)]:
+    # Of several for one topic Dapr takes the last that the app told, else the first that is declared
+    # (pkg/runtime/compstore/subscriptions.go of 1.18.0).
+    for item in [*reversed(declared), *await _ask(channel)]:
         if components.find("pubsub.", item.pubsub, channel.app_id) is None:
             log.warning("subscription_without_pubsub", extra={"app_id": channel.app_id, "pubsub": item.pubsub})
             continue
-        found.setdefault((item.pubsub, item.topic), item)
+        found[item.pubsub, item.topic] = item
     return list(found.values())
 
 

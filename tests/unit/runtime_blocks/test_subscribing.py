@@ -23,7 +23,7 @@ async def test_an_app_that_is_not_up_yet_is_asked_again_for_its_subscriptions(ri
     await app.got(1)
 
 
-async def test_declared_and_programmed_subscriptions_of_a_topic_are_one(open_rig: OpenRig) -> None:
+async def test_of_a_topic_that_is_declared_too_what_the_app_tells_counts(open_rig: OpenRig) -> None:
     declared = Subscription("pubsub", "orders", "/declared", scopes=frozenset({"app-a"}))
     components = Components(DEFAULT_COMPONENTS.components, (declared,), default_delivery_retry=DEFAULT_DELIVERY_RETRY)
     rig = await open_rig(components)
@@ -36,7 +36,7 @@ async def test_declared_and_programmed_subscriptions_of_a_topic_are_one(open_rig
 
     await app.got(1)
     await rig.settled()
-    assert [request.target for request in app.received] == ["/declared"]
+    assert [request.target for request in app.received] == [subscription("orders")["route"]]
     assert other.received == []
 
 
