@@ -6,6 +6,7 @@ needs is imported when it runs, so that `--help` is quick.
 
 import argparse
 import logging
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -53,6 +54,8 @@ def _run(options: argparse.Namespace, app_command: Sequence[str]) -> int:
             run_up(settings, UpOptions(faults=options.faults))
         case "runtime":
             settings = load_settings()
+            # It starts commands and never forks otherwise: gRPC need not prepare for that, nor complain of it.
+            os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
             from everturn.cli.runtime import RuntimeCommand, run_runtime  # noqa: PLC0415
 
             return run_runtime(settings, runtime_command(RuntimeCommand, options, app_command))

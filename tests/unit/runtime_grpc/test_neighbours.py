@@ -72,13 +72,13 @@ class Street:
     """The runtimes of one data folder."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._running: list[Running] = []
 
     async def start(self, app_id: str, app: App) -> Running:
         ending = contextlib.AsyncExitStack()
         clock = ManualClock()
-        folder = PeerFolder(self._folder, app_id)
+        folder = PeerFolder(self.folder, app_id)
         runtime = await EmbeddedRuntime.open(folder.own_folder, options=RuntimeOptions(clock=clock, app_stop_s=0))
         ending.push_async_callback(runtime.stop, 0)
         sidecar = runtime.add_app(app_id, app)
@@ -154,6 +154,21 @@ async def test_a_message_reaches_an_app_of_another_runtime_once(street: Street) 
     assert listener.requests[0].target == "/news"
 
 
+async def test_who_has_subscribed_before_a_publish_is_counted_in(street: Street) -> None:
+    one, two = App("news"), App("news")
+    publisher = await street.start("here", App())
+    first = await street.start("one", one)
+    await until_known(first, publisher, "one")
+    second = await street.start("two", two)
+    await second.look()
+    await until(lambda: PeerFolder(street.folder, "here").others()["two"].topics == {TOPIC})
+
+    await publisher.publish("to both")
+    await until(lambda: bool(one.requests) and bool(two.requests))
+
+    assert (one.heard, two.heard) == (["to both"], ["to both"])
+
+
 async def test_what_is_published_before_anyone_subscribes_waits_for_the_first(street: Street) -> None:
     listener = App("news")
     publisher = await street.start("here", App())
@@ -185,6 +200,42 @@ async def test_a_message_waits_for_a_runtime_that_is_down(street: Street) -> Non
     assert waiting == 1
     assert listener.heard == ["while away"]
     await until(lambda: back.runtime.broker.store.pending() == 0)
+
+
+async def test_a_runtime_that_comes_back_gets_what_waits_as_soon_as_it_is_seen(street: Street) -> None:
+    listener = App("news")
+    publisher = await street.start("here", App())
+    subscriber = await street.start("there", listener)
+    await until_known(subscriber, publisher, "there")
+    await subscriber.stop()
+    await publisher.publish("while away")
+    for _ in range(100):  # so long that it tries but every 15 seconds
+        publisher.clock.advance(1)
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+    await street.start("there", listener)
+    publisher.clock.advance(1)
+    await until(lambda: bool(listener.requests))
+
+    assert listener.heard == ["while away"]
+
+
+async def test_what_was_taken_over_for_one_app_goes_to_no_other(street: Street) -> None:
+    one, two, three = App("news"), App("news"), App("news")
+    first = await street.start("one", one)
+    second = await street.start("two", two)
+    await until_known(second, first, "two")
+    second.runtime.set_app_away("two", True)
+    await first.publish("before three came")
+    await until(lambda: second.runtime.broker.store.pending() == 1 and first.runtime.broker.store.pending() == 0)
+
+    third = await street.start("three", three)
+    await until_known(third, second, "three")
+    await second.publish("after")
+    await until(lambda: bool(three.requests))
+
+    assert three.heard == ["after"]
 
 
 async def test_a_message_outlives_a_restart_of_its_publisher(street: Street) -> None:

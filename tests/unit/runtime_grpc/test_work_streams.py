@@ -4,6 +4,7 @@ from typing import Any
 
 import grpc
 import pytest
+from dapr.ext.workflow._durabletask.internal.orchestrator_actions_pb2 import WorkflowVersionNotAvailableAction
 from google.protobuf.empty_pb2 import Empty
 
 from everturn.runtime.grpc_worker import PING_EVERY_S
@@ -300,6 +301,24 @@ async def test_a_turn_that_is_too_large_to_send_stalls_its_workflow_and_no_other
     assert stalled.runtime_status.name == "STALLED"
     assert after.workflowRequest.instanceId == "small"
     for_small.cancel()
+
+
+async def test_a_stalled_workflow_is_tried_again_when_a_worker_comes(hub: TaskHubRig) -> None:
+    old = await hub.raw_worker()
+    starting = start(hub, "i")
+    unknown_version = WorkflowAction(workflowVersionNotAvailable=WorkflowVersionNotAvailableAction())
+    await old.answer_turn(await old.next(), unknown_version)
+    await starting
+    stalled = await hub.client().get_workflow_state("i")
+    await old.leave()
+    await until(lambda: hub.remote.connected == 0)
+
+    new = await hub.raw_worker()
+    await new.answer_turn(await new.next(), complete(0, '"fits"'))
+
+    assert stalled is not None
+    assert stalled.runtime_status.name == "STALLED"
+    assert await output_of(hub, "i") == '"fits"'
 
 
 async def test_hello_is_answered(hub: TaskHubRig) -> None:
