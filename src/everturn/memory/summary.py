@@ -24,8 +24,8 @@ from everturn.sidecar.workflows import WorkflowClient
 SUMMARY_WORKFLOW = "summary_workflow"
 REFRESH_SUMMARY = "refresh_summary"
 
-# Turns that come fast are summarised together, for a summary costs about as much as a turn. The contract allows 30 s
-# from a turn to its summary.
+# Turns that come fast are summarised together: each summary is a workflow and a call of the model. The contract allows
+# 30 s from a turn to its summary.
 _SETTLE_S = 5.0
 _MAX_DELAY_S = 300.0
 
