@@ -115,3 +115,23 @@ async def test_each_command_ends_with_0_at_sigterm(apart: Apart) -> None:
     codes = [await chat.stop(), await memory.stop(), await runtime.stop()]
 
     assert codes == [0, 0, 0]
+
+
+async def test_with_tokens_set_the_system_works_and_strangers_are_refused(apart: Apart, client: Client) -> None:
+    apart.machine.settings.update({"DAPR_API_TOKEN": "for-sidecars", "APP_API_TOKEN": "for-apps"})
+    await apart.runtime()
+    await apart.memory()
+    await apart.chat()
+
+    answer = await client.say("Hello")
+    sidecar = await client.http.get(f"http://127.0.0.1:{apart.http_port}/v1.0/state/statestore/x")
+    event = await client.http.post(f"{apart.machine.memory_url}/conversations", json={})
+
+    async def is_stored() -> bool:
+        history = f"{apart.machine.memory_url}/conversations/s1"
+        stored = await client.http.get(history, headers={"dapr-api-token": "for-apps"})
+        return len(stored.json()["history"]) == 2
+
+    await client.until(is_stored)
+    assert (answer.status_code, answer.json()["degraded"]) == (200, [])
+    assert (sidecar.status_code, event.status_code) == (401, 401)
