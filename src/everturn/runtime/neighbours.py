@@ -43,6 +43,11 @@ class Neighbours:
         channels.elsewhere = self.find
         broker.before_publish = self.look
 
+    def left_socket(self) -> Path | None:
+        """The socket of an earlier run that ended without a goodbye; nobody listens there any more."""
+        own = self._folder.find(self._app_id)
+        return Path(own.socket) if own is not None and own.socket is not None else None
+
     async def start(self, socket: Path) -> None:
         """Announce `socket`, and begin to look around."""
         self._socket = socket

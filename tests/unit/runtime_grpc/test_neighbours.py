@@ -304,6 +304,19 @@ async def test_a_message_for_a_topic_that_is_not_subscribed_to_any_more_is_given
     await until(nothing_left)
 
 
+async def test_the_socket_of_a_run_that_was_killed_is_cleared_away(street: Street, tmp_path: Path) -> None:
+    left = tmp_path / "everturn-left" / "runtime.sock"
+    left.parent.mkdir()
+    left.touch()
+    folder = PeerFolder(street.folder, "here")
+    folder.own_folder.mkdir()
+    folder.announce(left, [])
+
+    await street.start("here", App())
+
+    assert not left.parent.exists()
+
+
 async def test_a_file_that_cannot_be_read_is_passed_over(street: Street, tmp_path: Path) -> None:
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "runtime.json").write_text("{", "utf-8")
