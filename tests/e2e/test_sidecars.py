@@ -126,6 +126,7 @@ async def test_a_turn_survives_the_kill_of_each_of_the_four(machine: Machine, cl
         return len(await client.history()) == 2
 
     await client.until(is_stored_once)
+    await sidecars.stop_all()
     assert between["status"] == "running"
     assert after["status"] == "completed"
     assert after["reply"]["degraded"] == []
@@ -198,4 +199,5 @@ async def test_a_second_runtime_of_an_app_is_refused(machine: Machine) -> None:
     second = await machine.run("runtime", "--app-id", "mine")
 
     assert await second.exit_code() == 1
+    assert await first.stop() == 0
     assert re.search("in use by process", second.err.all[-1])
