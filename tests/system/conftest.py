@@ -39,6 +39,11 @@ class System:
     memory: httpx2.AsyncClient
     clock: ManualClock
     endpoint: ModelEndpoint
+    apps: "tuple[FastAPI, FastAPI]"
+
+    async def purge(self) -> int:
+        """What both services do every few minutes; how many workflows it took away."""
+        return sum([await app.state.purge() for app in self.apps])
 
     async def say(self, text: str, *, user: str = "ann", session: str = "s", **headers: str) -> httpx2.Response:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -159,7 +164,7 @@ async def running(
             channel.connect(app)
         await runtime.start()
         clients = [await stack.enter_async_context(_client(app)) for app in (chat, memory)]
-        yield System(runtime, settings, clients[0], clients[1], clock, endpoint)
+        yield System(runtime, settings, clients[0], clients[1], clock, endpoint, (chat, memory))
 
 
 def _client(app: FastAPI) -> httpx2.AsyncClient:

@@ -18,7 +18,7 @@ from everturn.chat.api import chat_router
 from everturn.chat.delivery import register_delivery
 from everturn.chat.instances import TurnInstances
 from everturn.chat.intake import Intake
-from everturn.chat.maintenance import purge_for_ever
+from everturn.chat.maintenance import PURGE_EVERY_S, purge_ended
 from everturn.chat.metrics import ChatMetrics
 from everturn.chat.policies import policies_from
 from everturn.chat.readiness import unready
@@ -29,11 +29,13 @@ from everturn.chat.steps import register_steps
 from everturn.chat.turn import register_turn
 from everturn.chat.turns import Turns
 from everturn.contracts.memory import ConversationEntry, UserMemory
+from everturn.contracts.times import utc_now
 from everturn.errors import TransientError
 from everturn.models.build import build_chat_model, model_name
 from everturn.settings import Settings
 from everturn.sidecar.client import DaprClient
 from everturn.sidecar.dapr import DaprSidecar
+from everturn.sidecar.repeating import repeating
 from everturn.sidecar.workflows import Sidecar
 from everturn.web.app import Service, build_app
 from everturn.web.standalone import standalone_app
@@ -80,11 +82,10 @@ def create_app(settings: Settings, sidecar: Sidecar | None = None, model: "Model
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await assistant.warm_up()
         await sidecar.start(_worker(services))
-        purging = asyncio.create_task(purge_for_ever(services))
         try:
-            yield
+            async with repeating("purge", PURGE_EVERY_S, lambda: purge_ended(services, utc_now())):
+                yield
         finally:
-            purging.cancel()
             await sidecar.stop()
             await sidecar.transport.close()
             await assistant.close()
@@ -101,6 +102,7 @@ def create_app(settings: Settings, sidecar: Sidecar | None = None, model: "Model
     app = build_app(service, chat_router(settings, Intake(services), turns, admission), lifespan=lifespan)
     app.state.metrics = services.metrics
     app.state.release_waiters = turns.release_waiters
+    app.state.purge = lambda: purge_ended(services, utc_now())
     return app
 
 

@@ -1,6 +1,7 @@
 """The workflow instances of turns: starting, watching and steering them through the SDK's client."""
 
 from collections.abc import AsyncIterator, Awaitable
+from datetime import datetime
 
 import grpc
 from dapr.ext.workflow.workflow_management import WorkflowHistoryEvent
@@ -11,6 +12,7 @@ from everturn.chat.policies import Policies
 from everturn.chat.records import TurnRecord
 from everturn.chat.story import CANCEL_EVENT, TurnInput
 from everturn.chat.turn import CHAT_WORKFLOW
+from everturn.sidecar.ended_workflows import ended_before
 from everturn.sidecar.workflow_errors import already_runs, is_missing, read_whole, sorted_workflow_errors
 from everturn.sidecar.workflows import WorkflowClient
 
@@ -75,11 +77,9 @@ class TurnInstances:
     async def resume(self, instance_id: str) -> None:
         await self._steer(self._workflows.resume_workflow(instance_id))
 
-    async def ids(self) -> AsyncIterator[str]:
-        """The ids of all instances of this app, running or ended."""
-        with sorted_workflow_errors():
-            async for instance_id in self._workflows.iter_workflow_instance_ids():
-                yield instance_id
+    def ended_before(self, moment: datetime) -> AsyncIterator[str]:
+        """The ids of this app's instances that ended before `moment`."""
+        return ended_before(self._workflows, moment)
 
     async def purge(self, instance_id: str) -> None:
         await self._steer(self._workflows.purge_workflow(instance_id))

@@ -3,50 +3,26 @@
 Records, replies and claims end by their own time to live in the state store. Every replica may do this at any time.
 """
 
-import asyncio
-import logging
-from datetime import UTC, datetime, timedelta
-
-from dapr.ext.workflow import WorkflowState, WorkflowStatus
+from datetime import datetime, timedelta
 
 from everturn.chat.ending import record_ttl_s
 from everturn.chat.records import save_record
 from everturn.chat.services import TurnServices
 from everturn.chat.turn_view import merged_steps, steps_of
-from everturn.contracts.times import utc_now
-from everturn.errors import ConflictError, EverturnError
+from everturn.errors import ConflictError
 
-log = logging.getLogger(__name__)
-
-_EVERY_S = 600.0
-_ENDED = frozenset({WorkflowStatus.COMPLETED, WorkflowStatus.FAILED, WorkflowStatus.TERMINATED})
-
-
-async def purge_for_ever(services: TurnServices) -> None:
-    """Purge at intervals, until cancelled."""
-    while True:
-        await asyncio.sleep(_EVERY_S)
-        try:
-            purged = await purge_ended(services, utc_now())
-            log.info("workflows_purged", extra={"count": purged})
-        except EverturnError as error:
-            log.warning("purge_interrupted", extra={"reason": error.message})
+PURGE_EVERY_S = 600.0
 
 
 async def purge_ended(services: TurnServices, now: datetime) -> int:
     """Purge the instances that ended longer ago than the settings keep them; how many they were."""
     oldest = now - timedelta(hours=services.settings.keep_workflows_hours)
     purged = 0
-    async for instance_id in services.instances.ids():
-        state = await services.instances.state(instance_id)
-        if state is not None and _ended_before(state, oldest) and await _keep_steps(services, instance_id, now):
+    async for instance_id in services.instances.ended_before(oldest):
+        if await _keep_steps(services, instance_id, now):
             await services.instances.purge(instance_id)
             purged += 1
     return purged
-
-
-def _ended_before(state: WorkflowState, moment: datetime) -> bool:
-    return state.runtime_status in _ENDED and state.last_updated_at.replace(tzinfo=UTC) < moment
 
 
 async def _keep_steps(services: TurnServices, instance_id: str, now: datetime) -> bool:

@@ -11,8 +11,10 @@ from dapr.ext.workflow import WorkflowRuntime
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
+from everturn.contracts.times import utc_now
 from everturn.errors import EverturnError
 from everturn.memory.api import memory_router
+from everturn.memory.maintenance import PURGE_EVERY_S, purge_ended
 from everturn.memory.metrics import MemoryMetrics
 from everturn.memory.refresh import Refresher
 from everturn.memory.stores import Stores
@@ -23,6 +25,7 @@ from everturn.models.summary import SummaryTurn, summarise
 from everturn.settings import Settings
 from everturn.sidecar.client import DaprClient
 from everturn.sidecar.dapr import DaprSidecar
+from everturn.sidecar.repeating import repeating
 from everturn.sidecar.workflows import Sidecar
 from everturn.web.app import Service, build_app
 from everturn.web.standalone import standalone_app
@@ -62,13 +65,17 @@ def create_app(settings: Settings, sidecar: Sidecar | None = None, model: "Model
     late_model = LateModel(lambda: model or build_summary_model(settings))
     refresher = Refresher(stores, late_model.summarise, metrics, timeout_s=settings.generate_timeout_s)
 
+    async def purge() -> int:
+        return await purge_ended(surroundings.workflows, settings, utc_now())
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         worker = WorkflowRuntime()
         register_summary(worker, refresher, summaries)
         await surroundings.start(worker)
         try:
-            yield
+            async with repeating("purge", PURGE_EVERY_S, purge):
+                yield
         finally:
             await surroundings.stop()
             await surroundings.transport.close()
@@ -85,7 +92,9 @@ def create_app(settings: Settings, sidecar: Sidecar | None = None, model: "Model
     )
     router = subscription_router(Subscriber(stores.conversations, summaries, metrics))
     router.include_router(memory_router(stores))
-    return build_app(service, router, lifespan=lifespan)
+    app = build_app(service, router, lifespan=lifespan)
+    app.state.purge = purge
+    return app
 
 
 async def _unready(dapr: DaprClient) -> str | None:
