@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 @asynccontextmanager
 async def repeating(name: str, every_s: float, work: Callable[[], Awaitable[int]]) -> AsyncIterator[None]:
-    """Do `work` every `every_s` seconds while the block runs, and log how much it did; errors wait for the next time."""
+    """Do `work` every `every_s` seconds while the block runs, and log how much it did. An error waits for the next."""
 
     async def repeat() -> None:
         while True:
