@@ -34,7 +34,7 @@ up:
 
 test:
 	@$(SETUP) dev
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 check:
 	@$(SETUP) dev
