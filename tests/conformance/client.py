@@ -3,12 +3,16 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic
 from urllib.parse import quote
 
 import httpx2
+from typing_extensions import TypeVar
 
-from tests.conformance.systems import System
+from tests.conformance.systems import Addresses, System
+
+# With a default, so that a client of a whole system is simply a `Client`.
+S = TypeVar("S", bound=Addresses, default=System)
 
 # Far longer than anything here takes: a limit for what hangs, not a measure.
 PATIENCE_S = 90.0
@@ -16,11 +20,11 @@ ASYNC = {"Prefer": "respond-async"}
 
 
 @dataclass(frozen=True, slots=True)
-class Client:
+class Client(Generic[S]):
     """Talks to `system`. `name` is of this test alone: users and sessions begin with it."""
 
     http: httpx2.AsyncClient
-    system: System
+    system: S
     name: str
 
     @property

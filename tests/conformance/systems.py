@@ -18,14 +18,18 @@ from tools.dapr.system import DaprSystem
 ROOT = Path(__file__).parent.parent.parent
 
 
-class System(Protocol):
-    """Both services on one of the runtimes. Its processes are started and ended by the name of what they do."""
+class Addresses(Protocol):
+    """Where both services are."""
 
     @property
     def chat_url(self) -> str: ...
 
     @property
     def memory_url(self) -> str: ...
+
+
+class System(Addresses, Protocol):
+    """Both services on one of the runtimes. Its processes are started and ended by the name of what they do."""
 
     def start(self) -> None:
         """Start everything that does not run, and wait until turns can run."""

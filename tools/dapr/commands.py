@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from everturn.contracts.events import CHAT_APP_ID, MEMORY_APP_ID
-from tools.dapr.layout import HOST, Layout, SidecarPorts
+from tools.dapr.layout import HOST, Layout
 from tools.dapr.process import Command
 
 # Without it a sidecar announces the machine's own network address.
@@ -69,11 +69,11 @@ def scheduler(layout: Layout) -> Command:
 
 
 def sidecar(layout: Layout, name: str, secrets: Mapping[str, str]) -> Command:
-    """The sidecar of the service `name` (`chat` or `memory`)."""
-    ports = _ports(layout, name)
+    """The sidecar of the service `name` (`chat`, `memory`, `chat-2` and so on)."""
+    ports = layout.ports.services[name]
     arguments = [
         str(layout.binaries / "daprd"),
-        *("--app-id", CHAT_APP_ID if name == "chat" else MEMORY_APP_ID, "--app-port", str(ports.app)),
+        *("--app-id", MEMORY_APP_ID if name == "memory" else CHAT_APP_ID, "--app-port", str(ports.app)),
         *("--app-channel-address", HOST, "--dapr-listen-addresses", HOST),
         *("--dapr-http-port", str(ports.http), "--dapr-grpc-port", str(ports.grpc)),
         *("--dapr-internal-grpc-listen-address", HOST, "--dapr-internal-grpc-port", str(ports.internal)),
@@ -89,13 +89,14 @@ def sidecar(layout: Layout, name: str, secrets: Mapping[str, str]) -> Command:
 
 
 def service(layout: Layout, name: str, settings: Mapping[str, str], stop_s: float) -> Command:
-    """The service `name` (`chat` or `memory`), as its users start it beside a sidecar."""
-    ports = _ports(layout, name)
-    arguments = [sys.executable, "-m", "uvicorn", f"everturn.{name}.app:app"]
+    """The service `name` (`chat`, `memory`, `chat-2` and so on), as its users start it beside a sidecar.
+
+    `settings` win over the ports that the layout has.
+    """
+    ports = layout.ports.services[name]
+    module = "memory" if name == "memory" else "chat"
+    arguments = [sys.executable, "-m", "uvicorn", f"everturn.{module}.app:app"]
     arguments += ["--host", HOST, "--port", str(ports.app), "--no-access-log"]
-    own = {"DAPR_HTTP_PORT": str(ports.http), "DAPR_GRPC_PORT": str(ports.grpc)}
-    return Command(name, arguments, {**os.environ, **settings, **own}, f"http://{HOST}:{ports.app}", stop_s)
-
-
-def _ports(layout: Layout, name: str) -> SidecarPorts:
-    return layout.ports.chat if name == "chat" else layout.ports.memory
+    sidecar_ports = {"DAPR_HTTP_PORT": str(ports.http), "DAPR_GRPC_PORT": str(ports.grpc)}
+    environment = {**os.environ, **sidecar_ports, **settings}
+    return Command(name, arguments, environment, f"http://{HOST}:{ports.app}", stop_s)

@@ -1,6 +1,7 @@
 """Where the processes of a Dapr system listen and keep what they keep: ports on loopback, one folder."""
 
 import socket
+from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
@@ -41,13 +42,20 @@ class PlacementPorts:
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Every port that a system listens on."""
+    """Every port that a system listens on. `more_chat`: of further replicas of the chat service."""
 
     redis: int
     placement: PlacementPorts
     scheduler: SchedulerPorts
     chat: SidecarPorts
     memory: SidecarPorts
+    more_chat: tuple[SidecarPorts, ...] = ()
+
+    @property
+    def services(self) -> Mapping[str, SidecarPorts]:
+        """By the name of the service's process: `chat`, `memory`, and `chat-2` and so on for further replicas."""
+        more = {f"chat-{number}": ports for number, ports in enumerate(self.more_chat, start=2)}
+        return {"memory": self.memory, "chat": self.chat, **more}
 
 
 def usual_ports(chat: int, memory: int) -> Ports:
@@ -61,9 +69,9 @@ def usual_ports(chat: int, memory: int) -> Ports:
     )
 
 
-def free_ports() -> Ports:
+def free_ports(chat_replicas: int = 1) -> Ports:
     """Ports that nobody listens on now."""
-    found = iter(_free(20))
+    found = iter(_free(15 + 5 * chat_replicas))
 
     def take(count: int) -> list[int]:
         return [next(found) for _ in range(count)]
@@ -74,6 +82,7 @@ def free_ports() -> Ports:
         scheduler=SchedulerPorts(*take(5)),
         chat=SidecarPorts(*take(5)),
         memory=SidecarPorts(*take(5)),
+        more_chat=tuple(SidecarPorts(*take(5)) for _ in range(chat_replicas - 1)),
     )
 
 

@@ -18,8 +18,7 @@ from tools.dapr.process import Command, Process, start
 _PATIENCE_S = 90.0
 _PAUSE_S = 0.1
 _ASK_S = 5.0
-# Sidecars end after their services, so that a step that finishes can still tell its workflow.
-_STOP_ORDER = ("chat", "memory", "chat-sidecar", "memory-sidecar", "scheduler", "placement", "redis")
+_INFRASTRUCTURE = ("redis", "placement", "scheduler")
 # Each write is on disk before it is acknowledged: what a service was told to be stored must outlive a power cut.
 _REDIS_CONFIG = """\
 port {port}
@@ -42,10 +41,14 @@ class StoppedError(Exception):
 
 @dataclass(slots=True)
 class DaprSystem:
-    """The processes of a system in `layout`, by name. `settings`: environment of the services beyond this process's."""
+    """The processes of a system in `layout`, by name.
+
+    `settings`: environment of the services beyond this process's; `own_settings`: of one of them, by its name.
+    """
 
     layout: Layout
     settings: Mapping[str, str] = field(default_factory=dict)
+    own_settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     stop_s: float = 10.0
     told: Callable[[Process], None] = lambda _: None
     stopping: threading.Event = field(default_factory=threading.Event)
@@ -63,17 +66,17 @@ class DaprSystem:
         if port is not None:
             raise SystemFailedError(f"port {port} is taken: stop the program that listens on it")
         self._prepare_folder()
-        for name in ("redis", "placement", "scheduler"):
+        services = self.layout.ports.services
+        for name in _INFRASTRUCTURE:
             self.begin(name)
-        for name in ("redis", "placement", "scheduler"):
+        for name in _INFRASTRUCTURE:
             self.wait_for(name)
+        for name in services:
+            self.begin(name)
         # One after the other: two sidecars that make the file of names at the same instant lock one another out.
-        for name in ("memory", "chat"):
-            self.begin(name)
-        for name in ("memory-sidecar", "chat-sidecar"):
-            self.begin(name)
-            self.wait_for(name)
-        for name in ("memory", "chat"):
+        for name in services:
+            self.restart(f"{name}-sidecar")
+        for name in services:
             self.wait_for(name)
 
     def begin(self, name: str) -> None:
@@ -114,13 +117,18 @@ class DaprSystem:
     def stop(self) -> None:
         """End every process, the services first. Nothing is left, whatever happens on the way."""
         try:
-            for name in _STOP_ORDER:
+            for name in self._stop_order():
                 if name in self.processes:
                     self.processes[name].stop()
         finally:
             for process in self.processes.values():
                 process.kill()
             self.processes.clear()
+
+    def _stop_order(self) -> list[str]:
+        """Sidecars end after their services, so that a step that finishes can still tell its workflow."""
+        services = sorted(self.layout.ports.services)
+        return [*services, *(f"{name}-sidecar" for name in services), *reversed(_INFRASTRUCTURE)]
 
     def _prepare_folder(self) -> None:
         folder = self.layout.folder
@@ -149,8 +157,9 @@ class DaprSystem:
                 return commands.placement(self.layout)
             case "scheduler":
                 return commands.scheduler(self.layout)
-            case "chat" | "memory":
-                return commands.service(self.layout, name, self.settings, self.stop_s)
+            case _ if name in self.layout.ports.services:
+                settings = {**self.settings, **self.own_settings.get(name, {})}
+                return commands.service(self.layout, name, settings, self.stop_s)
             case _:
                 redis = {"REDIS_HOST": f"{HOST}:{self.layout.ports.redis}", "REDIS_PASSWORD": self._password}
                 return commands.sidecar(self.layout, name.removesuffix("-sidecar"), self.settings_of_sidecars(redis))
@@ -168,14 +177,10 @@ class DaprSystem:
                 return _answers(ports.placement.health, "/healthz")
             case "scheduler":
                 return _answers(ports.scheduler.health, "/healthz")
-            case "chat":
-                return _answers(ports.chat.app, "/readyz")
-            case "memory":
-                return _answers(ports.memory.app, "/readyz")
-            case "chat-sidecar":
-                return self._sidecar_runs_workflows(ports.chat.http)
+            case _ if name in ports.services:
+                return _answers(ports.services[name].app, "/readyz")
             case _:
-                return self._sidecar_runs_workflows(ports.memory.http)
+                return self._sidecar_runs_workflows(ports.services[name.removesuffix("-sidecar")].http)
 
     def _sidecar_runs_workflows(self, port: int) -> bool:
         """Healthy, and its service's workflow worker has connected to it."""
