@@ -15,7 +15,7 @@ list:
 	@echo 'Everturn: a chat turn that always finishes.'
 	@echo
 	@echo '  make up       start everything and print the addresses'
-	@echo '  make test     run the tests'
+	@echo '  make test     run the tests of the services and of the embedded runtime'
 	@echo '  make chaos    crash the simulated system 50,000 times; ARGS="soak 7" repeats one world'
 	@echo '  make check    lint, types, imports between rooms, sizes, settings, deployment'
 	@echo '  make format   put the code into the house format'
@@ -34,7 +34,7 @@ up:
 
 test:
 	@$(SETUP) dev
-	@$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+	@$(BIN)/pytest -n 2 --dist loadfile --ignore=tests/conformance $(ARGS)
 
 check:
 	@$(SETUP) dev
@@ -60,6 +60,9 @@ format:
 dapr:
 	@$(SETUP) runtime
 	@$(BIN)/python -m tools.dapr.build
+	@command -v redis-server >/dev/null || \
+		{ apt-get install -y redis-server || { apt-get update && apt-get install -y redis-server; }; } >/dev/null 2>&1 || \
+		{ echo 'Dapr keeps its state in Redis, which is not here: apt install redis-server, or brew install redis.' >&2; exit 1; }
 
 up-dapr:
 	@$(SETUP) runtime
@@ -67,8 +70,8 @@ up-dapr:
 
 conformance:
 	@$(SETUP) dev
-	@$(BIN)/python -m tools.dapr.build || echo 'dapr: without it, its half of the tests is skipped' >&2
-	@EVERTURN_CONFORMANCE=both $(BIN)/pytest tests/conformance $(ARGS)
+	@$(MAKE) --no-print-directory dapr || echo 'conformance: without real Dapr, its half of the tests is skipped' >&2
+	@$(BIN)/pytest tests/conformance -n 2 --dist loadgroup -rs $(ARGS)
 
 bench:
 	@$(SETUP) dev

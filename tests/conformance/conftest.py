@@ -1,34 +1,29 @@
-"""Every test here runs on both runtimes: `embedded` always, `dapr` with EVERTURN_CONFORMANCE=both (make conformance).
+"""Every test here runs on both runtimes, `embedded` and `dapr`: one that runs on one of them alone belongs elsewhere.
 
 Starting a system takes seconds, so a runtime's tests share one; each has users and sessions of its own, and what it
-kills is started again.
+kills is started again. With several processes, a runtime's tests stay in one of them (`--dist loadgroup`).
 """
 
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx2
 import pytest
 import pytest_asyncio
-from tools.dapr.build import are_built
 
 from everturn.testing.model_answers import completion
 from everturn.testing.model_endpoint import ModelEndpoint
 from tests.conformance.client import PATIENCE_S, Client
+from tests.conformance.counts import (  # noqa: F401 - pytest finds its hooks here
+    pytest_collection_modifyitems,
+    pytest_configure,
+    pytest_sessionfinish,
+    pytest_terminal_summary,
+)
 from tests.conformance.systems import Embedded, OnDapr, System
+from tests.real_dapr import require_dapr
 
 CANARY_KEY = "canary-key-of-the-model"
-
-
-def require_dapr() -> None:
-    """Skip where real Dapr is not wanted or not built; where CI wants it, that it is missing is a failure."""
-    if os.environ.get("EVERTURN_CONFORMANCE") != "both":
-        pytest.skip("the tests on real Dapr run with `make conformance`")
-    if not are_built():
-        if os.environ.get("CI"):
-            pytest.fail("Dapr is not built: run `make dapr`")
-        pytest.skip("Dapr is not built: `make dapr` builds it and needs Go")
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

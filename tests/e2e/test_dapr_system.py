@@ -12,8 +12,8 @@ from tools.dapr.layout import Layout, free_ports
 from tools.dapr.process import Process
 from tools.dapr.system import DaprSystem, StoppedError, SystemFailedError
 
-from tests.conformance.conftest import require_dapr
 from tests.conformance.systems import ROOT
+from tests.real_dapr import require_dapr
 
 
 @pytest.fixture

@@ -1,0 +1,104 @@
+"""How many tests have passed on each runtime: the run tells it, and fails where the runtimes are not equal.
+
+In CI (the variable CI) it fails where anything was skipped too: a runtime that nobody tried is not one that conforms.
+"""
+
+import os
+from collections import Counter
+
+import pytest
+
+BOTH = ("embedded", "dapr")
+# Beside them, the services apart on the embedded runtime.
+RUNTIMES = (*BOTH, "apart")
+_RUNTIME = "runtime"
+
+
+class Counts:
+    """Outcomes by runtime."""
+
+    def __init__(self) -> None:
+        self.passed: Counter[str] = Counter()
+        self.skipped: Counter[str] = Counter()
+        self.elsewhere = 0
+
+    def take(self, report: pytest.TestReport) -> None:
+        runtime = dict(report.user_properties).get(_RUNTIME)
+        if report.skipped:
+            self.skipped[str(runtime)] += 1
+        elif report.when == "call" and report.passed:
+            if runtime is None:
+                self.elsewhere += 1
+            else:
+                self.passed[str(runtime)] += 1
+
+    def problem(self, *, in_ci: bool) -> str | None:
+        """Why this is no proof that both runtimes do the same; None where it is, or was not meant to be one."""
+        if self.skipped.total():
+            return f"{self.skipped.total()} tests were skipped" if in_ci else None
+        if self.elsewhere:
+            return f"{self.elsewhere} tests ran on no runtime: give them one, or move them to tests/e2e"
+        passed = {self.passed[runtime] for runtime in BOTH}
+        if len(passed) == 1 or (0 in passed and not in_ci):
+            return None
+        return "not the same number passed on each runtime"
+
+    def summary(self) -> str:
+        """What has passed and what was skipped, empty where nothing ran."""
+        told = []
+        for runtime in RUNTIMES:
+            passed, skipped = self.passed[runtime], self.skipped[runtime]
+            if passed or skipped:
+                told.append(f"{runtime}: {passed} passed" + (f", {skipped} SKIPPED" if skipped else ""))
+        return "; ".join(told)
+
+
+_counts = pytest.StashKey[Counts]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_counts] = Counts()
+    config.pluginmanager.register(_Listener(config.stash[_counts]))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Note each test's runtime, and keep a runtime's tests in one process."""
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        values = callspec.params.values() if callspec is not None else ()
+        runtime = next((value for value in values if value in RUNTIMES), None)
+        if runtime is not None:
+            item.user_properties.append((_RUNTIME, runtime))
+            item.add_marker(pytest.mark.xdist_group(runtime))
+
+
+class _Listener:
+    """Hears every report, in the process that tells the outcome too."""
+
+    def __init__(self, counts: Counts) -> None:
+        self._counts = counts
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if "tests/conformance/" in report.nodeid:
+            self._counts.take(report)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """An exit code that says what `pytest_terminal_summary` says; the processes of xdist see a part only."""
+    is_part = hasattr(session.config, "workerinput")
+    if not is_part and session.exitstatus == pytest.ExitCode.OK and _problem(session.config) is not None:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    summary, problem = config.stash[_counts].summary(), _problem(config)
+    if summary:
+        terminalreporter.write_line(f"conformance: {summary}")
+    if problem is not None:
+        terminalreporter.write_line(f"conformance: FAILED: {problem}", red=True)
+
+
+def _problem(config: pytest.Config) -> str | None:
+    return config.stash[_counts].problem(in_ci=bool(os.environ.get("CI")))
