@@ -98,6 +98,10 @@ def test_a_purged_workflow_is_gone(workflows: Results) -> None:
     assert workflows["after_purge"] is None
 
 
+def test_workflows_are_steered_over_http_too(workflows: Results) -> None:
+    assert workflows["over_http"] == {"paused": "SUSPENDED", "status": "COMPLETED", "output": '"approved by Nadia"'}
+
+
 def test_state_is_kept_until_it_is_deleted(blocks: Results) -> None:
     found, missing = blocks["bulk"]
 

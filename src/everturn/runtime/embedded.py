@@ -123,7 +123,8 @@ class EmbeddedRuntime:
             app = AppChannel(app_id, channel, self.options.app_api_token)
             self._blocks.channels.add(app)
             self.broker.add_app(app)
-        front = HttpFront(app_id, self._blocks, api_token=self.options.api_token)
+        hub = self.engine.task_hub(app_id)
+        front = HttpFront(app_id, self._blocks, api_token=self.options.api_token, task_hub=hub)
         self._fronts[app_id] = front
         return front
 

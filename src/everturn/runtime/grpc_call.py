@@ -20,7 +20,10 @@ UnaryWithMetadata = Callable[[Any, Mapping[str, str]], Awaitable[Any]]
 Streaming = Callable[[Any], AsyncIterator[Any]]
 
 # By daprd 1.18; what is not here is by the status.
-_CODES = {"ERR_SECRET_STORES_NOT_CONFIGURED": grpc.StatusCode.FAILED_PRECONDITION}
+_CODES = {
+    "ERR_SECRET_STORES_NOT_CONFIGURED": grpc.StatusCode.FAILED_PRECONDITION,
+    "ERR_INSTANCE_ID_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
+}
 _CODES_OF_STATUS = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.INVALID_ARGUMENT,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import grpc
-from dapr.proto.runtime.v1 import metadata_pb2, pubsub_pb2, secret_pb2, state_pb2
+from dapr.proto.runtime.v1 import metadata_pb2, pubsub_pb2, secret_pb2, state_pb2, workflow_pb2
 from dapr.proto.runtime.v1.invoke_pb2 import InvokeServiceRequest
 from google.protobuf.empty_pb2 import Empty
 
@@ -19,6 +19,7 @@ from everturn.runtime.grpc_state import StateCalls
 from everturn.runtime.http_call import AppView
 from everturn.runtime.http_handlers import DAPR_VERSION, find_secret
 from everturn.runtime.topic_streams import TopicStreams
+from everturn.runtime.workflow_api import WorkflowApi
 
 _SERVICE = "dapr.proto.runtime.v1.Dapr"
 
@@ -44,7 +45,23 @@ def dapr_handlers(app: AppView, connected_workers: Callable[[], int]) -> "grpc.G
         "GetBulkSecret": unary(calls.get_bulk_secret, secret_pb2.GetBulkSecretRequest),
         "GetMetadata": unary(calls.get_metadata, metadata_pb2.GetMetadataRequest),
     }
+    if app.task_hub is not None:
+        handlers |= _workflow_handlers(app.workflow_api())
     return grpc.method_handlers_generic_handler(_SERVICE, handlers)
+
+
+def _workflow_handlers(api: WorkflowApi) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
+    pb = workflow_pb2
+    calls = {
+        "StartWorkflow": unary(api.start, pb.StartWorkflowRequest, whole=True),
+        "GetWorkflow": unary(api.get, pb.GetWorkflowRequest),
+        "RaiseEventWorkflow": unary(api.raise_event, pb.RaiseEventWorkflowRequest),
+        "PauseWorkflow": unary(api.pause, pb.PauseWorkflowRequest),
+        "ResumeWorkflow": unary(api.resume, pb.ResumeWorkflowRequest),
+        "TerminateWorkflow": unary(api.terminate, pb.TerminateWorkflowRequest),
+        "PurgeWorkflow": unary(api.purge, pb.PurgeWorkflowRequest, whole=True),
+    }
+    return {f"{name}{version}": call for name, call in calls.items() for version in ("Alpha1", "Beta1")}
 
 
 class _Calls:

@@ -14,6 +14,8 @@ from everturn.runtime.pubsub import Broker
 from everturn.runtime.secrets import SecretStore, open_secret_store
 from everturn.runtime.state import StateFile, StateStore
 from everturn.runtime.store.database import Database
+from everturn.runtime.task_hub import TaskHub
+from everturn.runtime.workflow_api import WorkflowApi
 from everturn.sidecar.wire import Request, Response
 
 NO_CONTENT = Response(204)
@@ -57,10 +59,11 @@ class BuildingBlocks:
 
 @dataclass(frozen=True, slots=True)
 class AppView:
-    """The building blocks as one app sees them."""
+    """The building blocks as one app sees them. `task_hub` is None where no workflows are run."""
 
     app_id: str
     blocks: BuildingBlocks
+    task_hub: TaskHub | None = None
     _stores: dict[str, StateStore] = field(default_factory=dict)
 
     def state_store(self, name: str) -> StateStore:
@@ -73,6 +76,12 @@ class AppView:
             store = StateStore(self.blocks.state, component, self.app_id)
             self._stores[name] = store
         return store
+
+    def workflow_api(self) -> WorkflowApi:
+        """Raises DaprError (500) where no workflows are run."""
+        if self.task_hub is None:
+            raise DaprError(500, "ERR_ACTOR_RUNTIME_NOT_FOUND", "no workflows are run here")
+        return WorkflowApi(self.task_hub)
 
     def secret_store(self, name: str) -> SecretStore:
         """Raises DaprError (500 without any store, 401 without this one) where there is none for this app."""

@@ -8,16 +8,18 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from urllib.parse import parse_qsl
 
-from everturn.runtime import http_handlers, http_state
+from everturn.runtime import http_handlers, http_state, http_workflows
 from everturn.runtime.dapr_errors import DaprError
 from everturn.runtime.http_call import AppView, BuildingBlocks, Call, json_response
 from everturn.runtime.invoke import invoke_app
+from everturn.runtime.task_hub import TaskHub
 from everturn.sidecar.wire import Request, Response
 
 _Handler = Callable[[AppView, Call], Awaitable[Response]]
-_READ, _WRITE, _DELETE, _ANY = frozenset({"GET"}), frozenset({"POST", "PUT"}), frozenset({"DELETE"}), None
+_READ, _DELETE, _ANY = frozenset({"GET"}), frozenset({"DELETE"}), None
+_POST, _WRITE = frozenset({"POST"}), frozenset({"POST", "PUT"})
 
-# Methods, pattern below /v1.0/, handler; the first that fits counts. `{x}` is one segment, `{x*}` the rest.
+# Methods, pattern below the version, handler; the first that fits counts. `{x}` is one segment, `{x*}` the rest.
 _ROUTES: tuple[tuple[frozenset[str] | None, str, _Handler], ...] = (
     (_READ, "healthz", http_handlers.get_health),
     (_READ, "healthz/outbound", http_handlers.get_outbound_health),
@@ -29,20 +31,35 @@ _ROUTES: tuple[tuple[frozenset[str] | None, str, _Handler], ...] = (
     (_DELETE, "state/{store}/{key}", http_state.delete_state),
     (_WRITE, "publish/{pubsub}/{topic*}", http_handlers.publish),
     (_ANY, "invoke/{app}/method/{path*}", http_handlers.invoke),
+    (_READ, "workflows/{component}/{instance}", http_workflows.get_workflow),
+    (_POST, "workflows/{component}/{workflow}/start", http_workflows.start_workflow),
+    (_POST, "workflows/{component}/{instance}/pause", http_workflows.pause_workflow),
+    (_POST, "workflows/{component}/{instance}/resume", http_workflows.resume_workflow),
+    (_POST, "workflows/{component}/{instance}/terminate", http_workflows.terminate_workflow),
+    (_POST, "workflows/{component}/{instance}/purge", http_workflows.purge_workflow),
+    (_POST, "workflows/{component}/{instance}/raiseEvent/{event}", http_workflows.raise_event),
     (_READ, "secrets/{store}/bulk", http_handlers.get_bulk_secrets),
     (_READ, "secrets/{store}/{key}", http_handlers.get_secret),
 )
 _Row = tuple[frozenset[str] | None, int | None, re.Pattern[str], _Handler]
 _METADATA_PREFIX = "metadata."
+_VERSION = "/v1.0/"
+# Workflows are older than their version 1.0, and still answer to what they were called then.
+_WORKFLOWS_BEFORE = re.compile(r"\A/v1\.0-(?:alpha1|beta1)/(?=workflows/)")
 
 
 class HttpFront:
-    """Answers one app's requests to its sidecar. `api_token`: what a caller must show (DAPR_API_TOKEN)."""
+    """Answers one app's requests to its sidecar. `api_token`: what a caller must show (DAPR_API_TOKEN).
 
-    def __init__(self, app_id: str, blocks: BuildingBlocks, *, api_token: str | None = None) -> None:
+    `task_hub`: the app's, None where no workflows are run.
+    """
+
+    def __init__(
+        self, app_id: str, blocks: BuildingBlocks, *, api_token: str | None = None, task_hub: TaskHub | None = None
+    ) -> None:
         self.app_id = app_id
         self.api_token = api_token
-        self.app = AppView(app_id, blocks)
+        self.app = AppView(app_id, blocks, task_hub)
 
     async def handle(self, request: Request) -> Response:
         """The response to `request`; an error of the API is one too, in Dapr's JSON. Without the token it is 401."""
@@ -92,17 +109,16 @@ _ROUTES_BY_BLOCK = _by_block()
 
 
 def _find_route(method: str, path: str) -> tuple[_Handler, Mapping[str, str]]:
-    below = path.removeprefix("/v1.0/")
-    known = False
+    """Raises DaprError (404) for an unknown path, and for a known one with another method, as on Dapr."""
+    below = path.removeprefix(_VERSION)
+    if below == path:
+        below = _WORKFLOWS_BEFORE.sub("", path)
     if below != path:
         count = below.count("/")
         for methods, slashes, pattern, handler in _ROUTES_BY_BLOCK.get(below.partition("/")[0], ()):
-            if slashes in (None, count) and (found := pattern.match(below)):
-                if methods is None or method in methods:
-                    return handler, found.groupdict()
-                known = True
-    if known:
-        raise DaprError(405, "ERR_BAD_REQUEST", f"method {method} is not allowed here")
+            fits = slashes in (None, count) and (methods is None or method in methods)
+            if fits and (found := pattern.match(below)):
+                return handler, found.groupdict()
     no_app = "failed getting app id either from the URL path or the header dapr-app-id"
     raise DaprError(404, "ERR_DIRECT_INVOKE", no_app)
 

@@ -100,6 +100,19 @@ async function useWorkflows(client) {
   return results;
 }
 
+async function useWorkflowsOverHttp(client, other) {
+  const id = await client.scheduleNewWorkflow("waitsForApproval", undefined, "over-http");
+  await other.waitForWorkflowStart(id, true, SECONDS);
+  await client.pause(id);
+  const paused = (await client.getWorkflowState(id)).runtimeStatus;
+  await client.resume(id);
+  await client.raiseEvent(id, "approval", { by: "Nadia" });
+  await other.waitForWorkflowCompletion(id, true, SECONDS);
+  const state = await client.getWorkflowState(id);
+  await client.purge(id);
+  return { paused, status: state.runtimeStatus, output: state.properties["dapr.workflow.output"] };
+}
+
 async function useBlocks(client, heard) {
   await client.state.save("statestore", [{ key: "color", value: { name: "blue" } }]);
   await client.pubsub.publish("pubsub", "colors", { name: "green" });
@@ -130,8 +143,10 @@ async function main() {
   await runtime.start();
 
   const client = new DaprWorkflowClient();
+  const dapr = new DaprClient();
   const workflows = await useWorkflows(client);
-  const blocks = await useBlocks(new DaprClient(), heard);
+  workflows.over_http = await useWorkflowsOverHttp(dapr.workflow, client);
+  const blocks = await useBlocks(dapr, heard);
   console.log(`RESULTS ${JSON.stringify({ workflows, blocks })}`);
   await runtime.stop();
   await client.stop();
