@@ -35,13 +35,19 @@ def _campaign(wanted: int) -> int:
             if report.found:
                 tell(told(report))
             if len(reports) % _TOLD_EVERY == 0:
-                tell(f"{total} faults in {len(reports)} worlds, {time.monotonic() - begun:.0f} s")
+                tell(_progress(total, wanted, time.monotonic() - begun))
         if total >= wanted:
             break
     tell(", ".join(f"{kind}: {count}" for kind, count in counted(reports).most_common()))
     failed = [report for report in reports if report.found]
     tell(f"{len(failed)} worlds failed" if failed else "nothing was lost, doubled or out of order")
     return 1 if failed else 0
+
+
+def _progress(total: int, wanted: int, seconds: float) -> str:
+    rate = total / seconds
+    left_s = max(0.0, wanted - total) / rate if rate else 0.0
+    return f"{total} of {wanted} faults, {rate:.0f} a second, {left_s / 60:.0f} min left"
 
 
 if __name__ == "__main__":

@@ -4,15 +4,18 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Literal
 
 from fastapi import FastAPI
 
-from everturn.chat.app import create_app as create_chat_app
+from everturn.chat.app import ChatParts
+from everturn.chat.app import app_over as chat_app_over
 from everturn.contracts.events import CHAT_APP_ID, MEMORY_APP_ID
-from everturn.memory.app import create_app as create_memory_app
+from everturn.memory.app import MemoryParts
+from everturn.memory.app import app_over as memory_app_over
 from everturn.runtime.components import DEFAULT_COMPONENTS
 from everturn.runtime.embedded import EmbeddedRuntime, RuntimeOptions
 from everturn.runtime.http_call import BuildingBlocks
@@ -28,6 +31,7 @@ from tests.chaos.client import Client
 from tests.chaos.disk import Crash, Disk
 from tests.chaos.journal import Journal
 from tests.chaos.models import SummaryModel, TurnModel
+from tests.chaos.shell import Shell
 
 DATABASE_FILE = "everturn.db"
 
@@ -134,11 +138,11 @@ class Life:
         channel = UnreliableChannel(memory_app, weather.astray, self._random, self.astray)
         memory_sidecar = parts.memory_sidecar(self.runtime.add_app(MEMORY_APP_ID, parts.events(channel)))
         chat_sidecar = parts.chat_sidecar(self.runtime.add_app(CHAT_APP_ID, chat_app))
-        settings = _settings(self._folder)
         model = (self.journal, self.number, lambda: self.is_dead)
-        memory = create_memory_app(settings, memory_sidecar, SummaryModel(*model))
-        chat = create_chat_app(settings, chat_sidecar, TurnModel(*model))
-        for app, transport in ((memory, memory_app), (chat, chat_app)):
+        memory, chat = shells()
+        memory.parts = MemoryParts.over(_settings(), memory_sidecar, SummaryModel(*model))
+        chat.parts = ChatParts.over(_settings(), chat_sidecar, TurnModel(*model))
+        for app, transport in ((memory.app, memory_app), (chat.app, chat_app)):
             await stack.enter_async_context(_lifespan(app))
             transport.connect(app)
         await self.runtime.start()
@@ -169,11 +173,17 @@ class Life:
                 call.cut_off = call.reply is None or not self.disk.has_reply(call.reply)
 
 
-def _settings(folder: Path) -> Settings:
+@cache
+def shells() -> tuple[Shell[MemoryParts], Shell[ChatParts]]:
+    """Of the memory service and of the chat service."""
+    return Shell(_settings(), memory_app_over), Shell(_settings(), chat_app_over)
+
+
+@cache
+def _settings() -> Settings:
     """Few and quick attempts, so that a turn's every end is near."""
     return Settings(
         _env_file=None,
-        data_dir=folder,
         fetch_attempts=2,
         fetch_first_delay_s=0.1,
         generate_attempts=4,

@@ -5,6 +5,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dapr.ext.workflow import WorkflowRuntime
@@ -73,36 +74,72 @@ class WarmedAssistant:
 
 def create_app(settings: Settings, sidecar: Sidecar | None = None, model: "Model | None" = None) -> FastAPI:
     """The chat service over `sidecar` (None: a real one), answering with `model` (None: that of the settings)."""
-    sidecar = sidecar or DaprSidecar(settings)
-    registry = CollectorRegistry()
-    assistant = WarmedAssistant(lambda: model or build_chat_model(settings))
-    services = _services(settings, sidecar, assistant, ChatMetrics(registry))
+    return app_over(settings, ChatParts.over(settings, sidecar or DaprSidecar(settings), model))
+
+
+@dataclass(frozen=True, slots=True)
+class ChatParts:
+    """What the service has in memory, behind its routes. A service that starts again has new ones."""
+
+    services: TurnServices
+    sidecar: Sidecar
+    assistant: WarmedAssistant
+    intake: Intake
+    turns: Turns
+    admission: Admission
+    registry: CollectorRegistry
+
+    @classmethod
+    def over(cls, settings: Settings, sidecar: Sidecar, model: "Model | None") -> "ChatParts":
+        registry = CollectorRegistry()
+        assistant = WarmedAssistant(lambda: model or build_chat_model(settings))
+        services = _services(settings, sidecar, assistant, ChatMetrics(registry))
+        return cls(
+            services=services,
+            sidecar=sidecar,
+            assistant=assistant,
+            intake=Intake(services),
+            turns=Turns(services),
+            admission=Admission(settings.max_requests, services.metrics),
+            registry=registry,
+        )
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await assistant.warm_up()
-        await sidecar.start(_worker(services))
+    async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+        """Work while the block runs."""
+        await self.assistant.warm_up()
+        await self.sidecar.start(_worker(self.services))
         try:
-            async with repeating("purge", PURGE_EVERY_S, lambda: purge_ended(services, utc_now())):
+            async with repeating("purge", PURGE_EVERY_S, self.purge):
                 yield
         finally:
-            await sidecar.stop()
-            await sidecar.transport.close()
-            await assistant.close()
+            await self.sidecar.stop()
+            await self.sidecar.transport.close()
+            await self.assistant.close()
 
+    async def unready(self) -> str | None:
+        """Why no turn can run now; None where one can."""
+        return await unready(self.sidecar.transport)
+
+    async def purge(self) -> int:
+        """Purge what has ended long ago; how many workflows."""
+        return await purge_ended(self.services, utc_now())
+
+
+def app_over(settings: Settings, parts: ChatParts) -> FastAPI:
+    """The HTTP application over `parts`, whose lifespan is theirs."""
     service = Service(
         name="DACA Chat Service",
         summary="A chat turn that always finishes: every message is a durable workflow.",
-        readiness=lambda: unready(sidecar.transport),
-        registry=registry,
+        readiness=parts.unready,
+        registry=parts.registry,
         cors_origins=settings.cors_origins,
     )
-    turns = Turns(services)
-    admission = Admission(settings.max_requests, services.metrics)
-    app = build_app(service, chat_router(settings, Intake(services), turns, admission), lifespan=lifespan)
-    app.state.metrics = services.metrics
-    app.state.release_waiters = turns.release_waiters
-    app.state.purge = lambda: purge_ended(services, utc_now())
+    router = chat_router(settings, parts.intake, parts.turns, parts.admission)
+    app = build_app(service, router, lifespan=parts.lifespan)
+    app.state.metrics = parts.services.metrics
+    app.state.release_waiters = parts.turns.release_waiters
+    app.state.purge = parts.purge
     return app
 
 

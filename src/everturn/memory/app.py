@@ -5,6 +5,7 @@ a part of `everturn up`.
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dapr.ext.workflow import WorkflowRuntime
@@ -56,54 +57,85 @@ class LateModel:
 
 def create_app(settings: Settings, sidecar: Sidecar | None = None, model: "Model | None" = None) -> FastAPI:
     """The memory service over `sidecar` (None: a real Dapr sidecar), with `model` (None: that of the settings)."""
-    surroundings = sidecar or DaprSidecar(settings)
-    dapr = DaprClient(surroundings.transport)
-    registry = CollectorRegistry()
-    metrics = MemoryMetrics(registry)
-    stores = Stores.over(dapr)
-    summaries = Summaries(lambda: surroundings.workflows, stores.conversations)
-    late_model = LateModel(lambda: model or build_summary_model(settings))
-    refresher = Refresher(stores, late_model.summarise, metrics, timeout_s=settings.generate_timeout_s)
+    return app_over(settings, MemoryParts.over(settings, sidecar or DaprSidecar(settings), model))
 
-    async def purge() -> int:
-        return await purge_ended(surroundings.workflows, settings, utc_now())
+
+@dataclass(frozen=True, slots=True)
+class MemoryParts:
+    """What the service has in memory, behind its routes. A service that starts again has new ones."""
+
+    settings: Settings
+    sidecar: Sidecar
+    dapr: DaprClient
+    stores: Stores
+    subscriber: Subscriber
+    summaries: Summaries
+    refresher: Refresher
+    model: LateModel
+    registry: CollectorRegistry
+
+    @classmethod
+    def over(cls, settings: Settings, sidecar: Sidecar, model: "Model | None") -> "MemoryParts":
+        dapr, registry = DaprClient(sidecar.transport), CollectorRegistry()
+        metrics = MemoryMetrics(registry)
+        stores = Stores.over(dapr)
+        summaries = Summaries(lambda: sidecar.workflows, stores.conversations)
+        late_model = LateModel(lambda: model or build_summary_model(settings))
+        return cls(
+            settings=settings,
+            sidecar=sidecar,
+            dapr=dapr,
+            stores=stores,
+            subscriber=Subscriber(stores.conversations, summaries, metrics),
+            summaries=summaries,
+            refresher=Refresher(stores, late_model.summarise, metrics, timeout_s=settings.generate_timeout_s),
+            model=late_model,
+            registry=registry,
+        )
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+        """Work while the block runs."""
         worker = WorkflowRuntime()
-        register_summary(worker, refresher, summaries)
-        await surroundings.start(worker)
+        register_summary(worker, self.refresher, self.summaries)
+        await self.sidecar.start(worker)
         try:
-            async with repeating("purge", PURGE_EVERY_S, purge):
+            async with repeating("purge", PURGE_EVERY_S, self.purge):
                 yield
         finally:
-            await surroundings.stop()
-            await surroundings.transport.close()
-            await late_model.close()
+            await self.sidecar.stop()
+            await self.sidecar.transport.close()
+            await self.model.close()
 
+    async def unready(self) -> str | None:
+        """Why events cannot be stored now: the state store is what this service cannot do without."""
+        try:
+            await self.dapr.get_state("readyz")
+        except EverturnError as error:
+            return f"the state store cannot be read: {error.message}"
+        return None
+
+    async def purge(self) -> int:
+        """Purge the summaries that ended long ago; how many workflows."""
+        return await purge_ended(self.sidecar.workflows, self.settings, utc_now())
+
+
+def app_over(settings: Settings, parts: MemoryParts) -> FastAPI:
+    """The HTTP application over `parts`, whose lifespan is theirs."""
     service = Service(
         name="DACA Agent Memory Service",
         summary="What is remembered of users and of their conversations.",
-        readiness=lambda: _unready(dapr),
-        registry=registry,
+        readiness=parts.unready,
+        registry=parts.registry,
         cors_origins=settings.cors_origins,
         token=settings.app_api_token,
         body_limits={EVENTS_PATH: MAX_EVENT_BYTES},
     )
-    router = subscription_router(Subscriber(stores.conversations, summaries, metrics))
-    router.include_router(memory_router(stores))
-    app = build_app(service, router, lifespan=lifespan)
-    app.state.purge = purge
+    router = subscription_router(parts.subscriber)
+    router.include_router(memory_router(parts.stores))
+    app = build_app(service, router, lifespan=parts.lifespan)
+    app.state.purge = parts.purge
     return app
-
-
-async def _unready(dapr: DaprClient) -> str | None:
-    """Why events cannot be stored now: the state store is what this service cannot do without."""
-    try:
-        await dapr.get_state("readyz")
-    except EverturnError as error:
-        return f"the state store cannot be read: {error.message}"
-    return None
 
 
 def __getattr__(name: str) -> FastAPI:
