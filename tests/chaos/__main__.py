@@ -9,9 +9,9 @@ from tests.chaos.campaign import counted, run, run_all, soaks, sweeps, tell, tol
 from tests.chaos.world import Report
 
 _FAULTS = 50_000
-# Seeds that are handed out at a time, and worlds between two lines of progress.
+# Seeds that are handed out at a time, and seconds between two lines of progress.
 _BATCH = 200
-_TOLD_EVERY = 20
+_TOLD_EVERY_S = 10.0
 
 
 def main(words: list[str]) -> int:
@@ -26,7 +26,7 @@ def _campaign(wanted: int) -> int:
     first, begun = random.SystemRandom().randrange(10**9), time.monotonic()
     tell(f"seeds: every sweep, then soak {first} and on")
     reports: list[Report] = []
-    total = 0
+    total, told_at = 0, begun
     batches = itertools.chain([sweeps()], (soaks(first + start, _BATCH) for start in itertools.count(0, _BATCH)))
     for batch in batches:
         for report in run_all(batch):
@@ -34,8 +34,9 @@ def _campaign(wanted: int) -> int:
             total += report.total
             if report.found:
                 tell(told(report))
-            if len(reports) % _TOLD_EVERY == 0:
-                tell(_progress(total, wanted, time.monotonic() - begun))
+            if (now := time.monotonic()) - told_at >= _TOLD_EVERY_S:
+                told_at = now
+                tell(_progress(total, wanted, now - begun))
         if total >= wanted:
             break
     tell(", ".join(f"{kind}: {count}" for kind, count in counted(reports).most_common()))
