@@ -1,7 +1,9 @@
 """A runtime for each app, as with `dapr run`: our services under uvicorn, and any program of the SDK."""
 
+import os
 import re
 import signal
+import subprocess
 import sys
 from dataclasses import dataclass, field
 
@@ -183,6 +185,40 @@ async def test_a_command_ends_with_its_runtime(machine: Machine) -> None:
     code = await running.stop(signal.SIGINT)
 
     assert code == 0
+
+
+PARENT_AND_CHILD = """
+import os, signal, subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
+print("pids", os.getpid(), child.pid, flush=True)
+signal.pause()
+"""
+
+
+async def test_a_command_and_what_it_started_end_with_a_runtime_that_is_killed(
+    machine: Machine, client: Client
+) -> None:
+    (machine.folder / "program.py").write_text(PARENT_AND_CHILD, "utf-8")
+    running = await machine.run("runtime", "--app-id", "mine", "--", sys.executable, "program.py")
+    said = await running.out.first(lambda line: line.startswith("pids"))
+    pids = [int(pid) for pid in said.split()[1:]]
+
+    running.process.kill()
+
+    async def both_have_ended() -> bool:
+        return not any(is_running(pid) for pid in pids)
+
+    try:
+        await client.until(both_have_ended)
+    finally:
+        for pid in filter(is_running, pids):
+            os.kill(pid, signal.SIGKILL)
+
+
+def is_running(pid: int) -> bool:
+    """Not so for what has ended and is waited for by nobody yet."""
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+    return state.strip() != "" and not state.strip().startswith("Z")
 
 
 async def test_a_command_that_cannot_be_run_is_refused_in_one_line(machine: Machine) -> None:
