@@ -15,7 +15,6 @@ from everturn.contracts.chat import ChatReply, Message, Turn, TurnStatus
 from everturn.contracts.ids import id_fault
 from everturn.errors import TerminalError
 from everturn.settings import Settings
-from everturn.web.bodies import new_router
 from everturn.web.headers import header_text
 from everturn.web.paths import PathId, encoded_id
 from everturn.web.prefer import Preferences, preferences_of
@@ -26,9 +25,8 @@ T = TypeVar("T")
 _STATUS_OF_KIND = {"not_found": 404, "forbidden": 403, "key_reused": 422, "ended": 409, "not_failed": 409}
 
 
-def chat_router(settings: Settings, intake: Intake, turns: Turns, admission: Admission) -> APIRouter:
+def add_chat_routes(router: APIRouter, settings: Settings, intake: Intake, turns: Turns, admission: Admission) -> None:
     """`/chat/` and `/turns/…` over the given parts."""
-    router = new_router()
     routes = _Routes(settings, intake, turns, admission)
     router.add_api_route(
         "/chat/",
@@ -59,7 +57,6 @@ def chat_router(settings: Settings, intake: Intake, turns: Turns, admission: Adm
             summary=summary,
             responses=problem_responses(*codes),
         )
-    return router
 
 
 class _Routes:

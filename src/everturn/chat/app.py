@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 import everturn.chat.activities  # noqa: F401 - declares the steps
 from everturn.chat.admission import Admission
 from everturn.chat.agent import Assistant
-from everturn.chat.api import chat_router
+from everturn.chat.api import add_chat_routes
 from everturn.chat.delivery import register_delivery
 from everturn.chat.instances import TurnInstances
 from everturn.chat.intake import Intake
@@ -135,8 +135,11 @@ def app_over(settings: Settings, parts: ChatParts) -> FastAPI:
         registry=parts.registry,
         cors_origins=settings.cors_origins,
     )
-    router = chat_router(settings, parts.intake, parts.turns, parts.admission)
-    app = build_app(service, router, lifespan=parts.lifespan)
+    app = build_app(
+        service,
+        lambda router: add_chat_routes(router, settings, parts.intake, parts.turns, parts.admission),
+        lifespan=parts.lifespan,
+    )
     app.state.metrics = parts.services.metrics
     app.state.release_waiters = parts.turns.release_waiters
     app.state.purge = parts.purge

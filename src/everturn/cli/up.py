@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from everturn.chat.app import create_app as create_chat_app
 from everturn.chat.turn import CHAT_WORKFLOW
 from everturn.cli.banner import print_banner, print_model_warning, print_slow_start
-from everturn.cli.faults import faults_router
+from everturn.cli.faults import add_fault_routes
 from everturn.cli.listeners import WebServer, allow_many_connections, listen
 from everturn.cli.process import Deadline, end_at_once, loop_factory, stop_signal
 from everturn.contracts.events import CHAT_APP_ID, MEMORY_APP_ID
@@ -106,7 +106,7 @@ async def _start(
     memory = create_memory_app(settings, runtime.add_app(MEMORY_APP_ID, memory_channel), options.summary_model)
     chat = create_chat_app(settings, runtime.add_app(CHAT_APP_ID, chat_channel), options.chat_model)
     if options.faults:
-        memory.include_router(faults_router(runtime))
+        add_fault_routes(memory.router, runtime)
     for app, channel in ((memory, memory_channel), (chat, chat_channel)):
         await stack.enter_async_context(_lifespan(app))
         channel.connect(app)

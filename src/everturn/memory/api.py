@@ -9,7 +9,6 @@ from starlette.responses import Response
 from everturn.contracts.memory import ConversationEntry, ConversationHistory, UserMemory
 from everturn.memory.domain import Conversation, StoredTurn
 from everturn.memory.stores import Stores
-from everturn.web.bodies import new_router
 from everturn.web.paths import PathId
 from everturn.web.problems import Problem, problem_responses
 
@@ -38,9 +37,8 @@ class ConversationWindow(BaseModel):
     truncated: bool
 
 
-def memory_router(stores: Stores) -> APIRouter:
+def add_memory_routes(router: APIRouter, stores: Stores) -> None:
     """The routes of the contract for clients."""
-    router = new_router()
 
     @router.get("/memories/{user_id}", tags=["memories"], summary="What is remembered of a user", responses=_STORE_AWAY)
     async def get_memory(user_id: PathId) -> UserMemory:
@@ -72,8 +70,6 @@ def memory_router(stores: Stores) -> APIRouter:
         body = await _conversation(stores, session_id, conversation, window_chars)
         # Encoded here, once: a long history would be copied several times on its way through response models.
         return Response(body.model_dump_json(), media_type="application/json")
-
-    return router
 
 
 WindowChars = Annotated[

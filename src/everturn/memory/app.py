@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dapr.ext.workflow import WorkflowRuntime
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from prometheus_client import CollectorRegistry
 
 from everturn.contracts.times import utc_now
 from everturn.errors import EverturnError
-from everturn.memory.api import memory_router
+from everturn.memory.api import add_memory_routes
 from everturn.memory.maintenance import PURGE_EVERY_S, purge_ended
 from everturn.memory.metrics import MemoryMetrics
 from everturn.memory.refresh import Refresher
 from everturn.memory.stores import Stores
-from everturn.memory.subscriptions import EVENTS_PATH, MAX_EVENT_BYTES, Subscriber, subscription_router
+from everturn.memory.subscriptions import EVENTS_PATH, MAX_EVENT_BYTES, Subscriber, add_subscription_routes
 from everturn.memory.summary import Summaries, register_summary
 from everturn.models.build import build_summary_model
 from everturn.models.summary import SummaryTurn, summarise
@@ -131,9 +131,12 @@ def app_over(settings: Settings, parts: MemoryParts) -> FastAPI:
         token=settings.app_api_token,
         body_limits={EVENTS_PATH: MAX_EVENT_BYTES},
     )
-    router = subscription_router(parts.subscriber)
-    router.include_router(memory_router(parts.stores))
-    app = build_app(service, router, lifespan=parts.lifespan)
+
+    def add_routes(router: APIRouter) -> None:
+        add_subscription_routes(router, parts.subscriber)
+        add_memory_routes(router, parts.stores)
+
+    app = build_app(service, add_routes, lifespan=parts.lifespan)
     app.state.purge = parts.purge
     return app
 

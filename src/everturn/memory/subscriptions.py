@@ -19,7 +19,6 @@ from everturn.memory.domain import Arrival
 from everturn.memory.events import BadEvent, event_id_of, read_event
 from everturn.memory.metrics import MemoryMetrics
 from everturn.memory.summary import Summaries
-from everturn.web.bodies import new_router
 
 EVENTS_PATH = "/conversations"
 DEAD_LETTERS_PATH = "/conversations/dead-letters"
@@ -74,9 +73,8 @@ class Subscriber:
         return stored.outcome
 
 
-def subscription_router(subscriber: Subscriber) -> APIRouter:
+def add_subscription_routes(router: APIRouter, subscriber: Subscriber) -> None:
     """The subscription's routes. They read their bodies themselves: what is broken is dropped and not a 422."""
-    router = new_router()
 
     @router.post(EVENTS_PATH, tags=["events"], summary="An event of the subscription", openapi_extra=_CLOUD_EVENT)
     async def receive_event(request: Request) -> Acknowledgement:
@@ -89,8 +87,6 @@ def subscription_router(subscriber: Subscriber) -> APIRouter:
     @router.get("/dapr/subscribe", tags=["events"], summary="What this service subscribes to")
     async def subscriptions() -> list[dict[str, str]]:
         return _SUBSCRIPTIONS
-
-    return router
 
 
 _SUBSCRIPTIONS = [

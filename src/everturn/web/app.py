@@ -1,18 +1,17 @@
 """Builds the HTTP application of a service around its routes.
 
-    router = new_router()
-
-    @router.get("/turns/{turn_id}", responses=problem_responses(404))
-    async def get_turn(turn_id: PathId) -> Turn:
-        raise Problem(404, f"no turn {turn_id!r}")
+    def add_routes(router: APIRouter) -> None:
+        @router.get("/turns/{turn_id}", responses=problem_responses(404))
+        async def get_turn(turn_id: PathId) -> Turn:
+            raise Problem(404, f"no turn {turn_id!r}")
 
     service = Service(name="DACA Chat Service", summary="…", readiness=readiness, registry=CollectorRegistry())
-    app = build_app(service, router, lifespan=lifespan)
+    app = build_app(service, add_routes, lifespan=lifespan)
 
 A route raises `Problem` for an answer that it decides on; any other error is mapped by `problems.problem_of`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,9 +22,9 @@ from starlette.middleware import Middleware
 from starlette.types import Lifespan
 
 from everturn import __version__
-from everturn.web.bodies import BodyLimit
+from everturn.web.bodies import BodyLimit, JsonRoute
 from everturn.web.cors import Cors
-from everturn.web.health import HEALTH_PATHS, Readiness, health_router
+from everturn.web.health import HEALTH_PATHS, Readiness, add_health_routes
 from everturn.web.paths import EncodedPath
 from everturn.web.problems import UnexpectedErrors, handle_problems, problem_responses
 from everturn.web.tokens import ApiToken
@@ -52,8 +51,13 @@ class Welcome(BaseModel):
     message: str
 
 
-def build_app(service: Service, router: APIRouter, *, lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
-    """The application of `service`: `router`'s routes, a welcome, health, metrics, and the rules for all of them."""
+def build_app(
+    service: Service, add_routes: Callable[[APIRouter], None], *, lifespan: Lifespan[FastAPI] | None = None
+) -> FastAPI:
+    """The application of `service`: what `add_routes` declares, a welcome, health, metrics, and the rules for all.
+
+    Routes are declared on the application's own router: one that is included is matched twice for each request.
+    """
     app = FastAPI(
         title=service.name,
         summary=service.summary,
@@ -69,8 +73,9 @@ def build_app(service: Service, router: APIRouter, *, lifespan: Lifespan[FastAPI
     async def welcome() -> Welcome:
         return Welcome(message=f"Welcome to the {service.name}! Access /docs for the API documentation.")
 
-    app.include_router(router)
-    app.include_router(health_router(service.readiness, service.registry))
+    app.router.route_class = JsonRoute
+    add_routes(app.router)
+    add_health_routes(app.router, service.readiness, service.registry)
     return app
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from fastapi.routing import APIRoute
 from pydantic_core import from_json
 from starlette.datastructures import Headers
@@ -66,11 +66,6 @@ class JsonRoute(APIRoute):
             return await handle(_JsonRequest(request.scope, request.receive))
 
         return handle_json
-
-
-def new_router() -> APIRouter:
-    """A router whose routes read JSON as this module says. Both services declare their routes on one."""
-    return APIRouter(route_class=JsonRoute)
 
 
 def _too_large(limit: int) -> Problem:

@@ -9,14 +9,13 @@ import httpx2
 import pytest
 import pytest_asyncio
 import uvicorn
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from prometheus_client import CollectorRegistry, Counter
 from pydantic import BaseModel, Field, SecretStr
 
 from everturn.contracts.chat import Text
 from everturn.errors import ConflictError, TransientError
 from everturn.web.app import Service, build_app
-from everturn.web.bodies import new_router
 from everturn.web.paths import PathId
 from everturn.web.problems import Problem
 
@@ -40,33 +39,6 @@ class Probe:
         return self.reason
 
     def build(self, token: SecretStr | None = None) -> FastAPI:
-        router = new_router()
-
-        @router.get("/things/{thing_id}")
-        async def get_thing(thing_id: PathId) -> dict[str, str]:
-            return {"id": thing_id}
-
-        @router.post("/things/{thing_id}/cancel")
-        async def cancel_thing(thing_id: PathId) -> dict[str, str]:
-            return {"cancelled": thing_id}
-
-        @router.post("/notes")
-        async def post_note(note: Note) -> Note:
-            return note
-
-        @router.post("/large")
-        async def post_large(note: Note) -> dict[str, int]:
-            return {"length": len(note.text)}
-
-        @router.get("/fail/{how}")
-        async def fail(how: str) -> None:
-            raise {
-                "problem": Problem(409, "it has ended", extras={"turn_id": "t1"}),
-                "transient": TransientError("the store is away", retry_after_s=2.2),
-                "conflict": ConflictError("lost"),
-                "bug": RuntimeError("a secret text"),
-            }[how]
-
         service = Service(
             name="Probe Service",
             summary="For tests",
@@ -76,7 +48,34 @@ class Probe:
             token=token,
             body_limits={"/large": LARGE_LIMIT},
         )
-        return build_app(service, router)
+        return build_app(service, add_routes)
+
+
+def add_routes(router: APIRouter) -> None:
+    @router.get("/things/{thing_id}")
+    async def get_thing(thing_id: PathId) -> dict[str, str]:
+        return {"id": thing_id}
+
+    @router.post("/things/{thing_id}/cancel")
+    async def cancel_thing(thing_id: PathId) -> dict[str, str]:
+        return {"cancelled": thing_id}
+
+    @router.post("/notes")
+    async def post_note(note: Note) -> Note:
+        return note
+
+    @router.post("/large")
+    async def post_large(note: Note) -> dict[str, int]:
+        return {"length": len(note.text)}
+
+    @router.get("/fail/{how}")
+    async def fail(how: str) -> None:
+        raise {
+            "problem": Problem(409, "it has ended", extras={"turn_id": "t1"}),
+            "transient": TransientError("the store is away", retry_after_s=2.2),
+            "conflict": ConflictError("lost"),
+            "bug": RuntimeError("a secret text"),
+        }[how]
 
 
 async def _served(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
