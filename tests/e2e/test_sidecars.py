@@ -1,9 +1,9 @@
 """A runtime for each app, as with `dapr run`: our services under uvicorn, and any program of the SDK."""
 
+import asyncio
 import os
 import re
 import signal
-import subprocess
 import sys
 from dataclasses import dataclass, field
 
@@ -206,19 +206,21 @@ async def test_a_command_and_what_it_started_end_with_a_runtime_that_is_killed(
     running.process.kill()
 
     async def both_have_ended() -> bool:
-        return not any(is_running(pid) for pid in pids)
+        return not any([await is_running(pid) for pid in pids])
 
     try:
         await client.until(both_have_ended)
     finally:
-        for pid in filter(is_running, pids):
-            os.kill(pid, signal.SIGKILL)
+        for pid in pids:
+            if await is_running(pid):
+                os.kill(pid, signal.SIGKILL)
 
 
-def is_running(pid: int) -> bool:
+async def is_running(pid: int) -> bool:
     """Not so for what has ended and is waited for by nobody yet."""
-    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
-    return state.strip() != "" and not state.strip().startswith("Z")
+    ps = await asyncio.create_subprocess_exec("ps", "-o", "stat=", "-p", str(pid), stdout=asyncio.subprocess.PIPE)
+    state, _ = await ps.communicate()
+    return bool(state.strip()) and not state.startswith(b"Z")
 
 
 async def test_a_command_that_cannot_be_run_is_refused_in_one_line(machine: Machine) -> None:

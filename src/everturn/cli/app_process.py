@@ -1,4 +1,4 @@
-"""The command that `everturn runtime -- COMMAND` runs: it begins with its runtime and ends with it, `kill -9` or not."""
+"""The command that `everturn runtime -- COMMAND` runs: it begins with its runtime, and neither outlives the other."""
 
 import asyncio
 import contextlib
