@@ -155,6 +155,9 @@ class TaskHub:
     async def rerun_workflow_from_event(self, request: RerunWorkflowFromEventRequest) -> RerunWorkflowFromEventResponse:
         """A new instance from the history of an ended one that is nobody's child."""
         app_id, source_id = self._app_of(request.router), request.sourceInstanceID
+        if request.HasField("newInstanceID") and request.newInstanceID == source_id:
+            different = "rerun workflow instance ID must be different from the original instance ID"
+            raise rpc_fault.invalid_argument(different)
         source = self._find(app_id, source_id)
         if source is None:
             raise rpc_fault.not_found(f"workflow instance does not exist with ID '{source_id}'")

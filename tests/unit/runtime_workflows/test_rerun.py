@@ -104,7 +104,8 @@ async def test_an_unfinished_rerun_survives_a_restart(rig: Rig) -> None:
         ("nobody", 1, "again", StatusCode.NOT_FOUND),
         ("source", 99, "again", StatusCode.NOT_FOUND),
         ("source:0001", 1, "again", StatusCode.INVALID_ARGUMENT),
-        ("source", 1, "source", StatusCode.ALREADY_EXISTS),
+        ("source", 1, "source", StatusCode.INVALID_ARGUMENT),
+        ("source", 1, "source:0001", StatusCode.ALREADY_EXISTS),
     ],
 )
 async def test_what_cannot_be_rerun_is_refused(
