@@ -71,7 +71,7 @@ up-dapr:
 conformance:
 	@$(SETUP) dev
 	@$(MAKE) --no-print-directory dapr || echo 'conformance: without real Dapr, its half of the tests is skipped' >&2
-	@$(BIN)/pytest tests/conformance -n 2 --dist loadgroup -rs $(ARGS)
+	@$(BIN)/pytest tests/conformance -n 2 -rs $(ARGS)
 
 bench:
 	@$(SETUP) dev

@@ -1,7 +1,7 @@
 """Every test here runs on both runtimes, `embedded` and `dapr`: one that runs on one of them alone belongs elsewhere.
 
 Starting a system takes seconds, so a runtime's tests share one; each has users and sessions of its own, and what it
-kills is started again. With several processes, a runtime's tests stay in one of them (`--dist loadgroup`).
+kills is started again. With several processes, a runtime's tests stay in one of them.
 """
 
 from collections.abc import AsyncIterator
@@ -19,6 +19,7 @@ from tests.conformance.counts import (  # noqa: F401 - pytest finds its hooks he
     pytest_configure,
     pytest_sessionfinish,
     pytest_terminal_summary,
+    pytest_xdist_make_scheduler,
 )
 from tests.conformance.systems import Embedded, OnDapr, System
 from tests.real_dapr import require_dapr

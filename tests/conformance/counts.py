@@ -5,8 +5,10 @@ In CI (the variable CI) it fails where anything was skipped too: a runtime that 
 
 import os
 from collections import Counter
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 BOTH = ("embedded", "dapr")
 # Beside them, the services apart on the embedded runtime.
@@ -53,6 +55,12 @@ class Counts:
         return "; ".join(told)
 
 
+def runtime_of(nodeid: str) -> str | None:
+    """The runtime among a test's parameters."""
+    _, _, parameters = nodeid.rstrip("]").partition("[")
+    return next((each for each in parameters.split("-") if each in RUNTIMES), None)
+
+
 _counts = pytest.StashKey[Counts]()
 
 
@@ -63,14 +71,23 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Note each test's runtime, and keep a runtime's tests in one process."""
+    """Note each test's runtime, for its report."""
     for item in items:
-        callspec = getattr(item, "callspec", None)
-        values = callspec.params.values() if callspec is not None else ()
-        runtime = next((value for value in values if value in RUNTIMES), None)
+        runtime = runtime_of(item.nodeid)
         if runtime is not None:
             item.user_properties.append((_RUNTIME, runtime))
-            item.add_marker(pytest.mark.xdist_group(runtime))
+
+
+class ByRuntime(LoadScopeScheduling):  # type: ignore[misc]
+    """A runtime's tests in one process: they share a system."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return runtime_of(nodeid) or str(super()._split_scope(nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByRuntime:
+    return ByRuntime(config, log)
 
 
 class _Listener:

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import httpx2
@@ -13,6 +13,7 @@ from dapr.ext.workflow import DaprWorkflowClient, WorkflowRuntime, WorkflowState
 from tests.conformance.sdk.app import PATIENCE_S
 from tests.conformance.sdk.sidecars import Sidecar, Sidecars
 
+T = TypeVar("T")
 Registered = Callable[..., Any]
 
 
@@ -73,7 +74,7 @@ class Program:
         return str(self.workflows.schedule_new_workflow(workflow, input=argument, instance_id=instance_id))
 
     def state(self, instance_id: str) -> WorkflowState:
-        state = self.workflows.get_workflow_state(instance_id)
+        state = settled(lambda: self.workflows.get_workflow_state(instance_id))
         assert state is not None
         return state
 
@@ -96,7 +97,18 @@ class Program:
         return str(state.serialized_output)
 
     def history(self, instance_id: str) -> list[str]:
-        return [event.event_type.name for event in self.workflows.get_workflow_history(instance_id)]
+        events = settled(lambda: self.workflows.get_workflow_history(instance_id))
+        return [event.event_type.name for event in events]
+
+
+def settled(read: Callable[[], T]) -> T:
+    """What is read of an instance. On Redis a read in the midst of a write fails (docs/reference/differences.md)."""
+    while True:
+        try:
+            return read()
+        except grpc.RpcError as error:
+            if "missing from state store" not in str(error.details()):
+                raise
 
 
 def code_of(call: Callable[[], Any]) -> str:
