@@ -5,12 +5,11 @@ They sit where the system meets its surroundings: the disk, a service's sidecar,
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote
 
-import apsw
 import grpc
 from dapr.ext.workflow import WorkflowRuntime
 
@@ -18,7 +17,7 @@ from everturn.chat.turn import CHAT_WORKFLOW
 from everturn.sidecar.wire import Request, Response, Transport
 from everturn.sidecar.workflows import Sidecar
 from everturn.testing.simulated_loop import pass_time
-from tests.chaos.disk import Disk, Job
+from tests.chaos.disk import Disk, Write, fail
 from tests.chaos.life import Parts
 
 _STATE = "/v1.0/state/statestore"
@@ -28,32 +27,51 @@ Tamper = Callable[[Request, Send], Awaitable[Response]]
 
 
 class AcknowledgesEarly(Disk):
-    """Tells of a write when it is made, and commits it with the next one."""
+    """Tells of a commit when its jobs have run, and makes it with the next one."""
 
-    def commit(self, job: Job[Any], future: "asyncio.Future[Any]") -> None:
+    def commit(self, group: Sequence[Write]) -> None:
         if self.connection.in_transaction:
             self.connection.execute("COMMIT")
         self.connection.execute("BEGIN")
-        try:
-            with self.connection:
-                result = job(self.connection.cursor())
-        except Exception as error:  # noqa: BLE001 - handed to who waits for the write
-            future.set_exception(error)
-        else:
-            self.loop.call_soon(self.acknowledge, future, result)
+        for write in group:
+            self.loop.call_soon(self.run(write))
 
 
 class SkipsCommits(Disk):
-    """Tells of every twentieth write that it is on disk, and it is not."""
+    """Tells of every twentieth commit that it is on disk, and it is not."""
 
-    def commit(self, job: Job[Any], future: "asyncio.Future[Any]") -> None:
+    def commit(self, group: Sequence[Write]) -> None:
         if self.writes % 20:
-            super().commit(job, future)
+            super().commit(group)
             return
-        with suppress(apsw.Error):
-            self.connection.execute("BEGIN")
-            self.loop.call_soon(self.acknowledge, future, job(self.connection.cursor()))
+        self.connection.execute("BEGIN")
+        for write in group:
+            self.loop.call_soon(self.run(write))
         self.connection.execute("ROLLBACK")
+
+
+class CommitsTheFirst(Disk):
+    """Of the jobs of one commit the first alone is kept for sure; the rest goes into the next one, and all are told."""
+
+    def commit(self, group: Sequence[Write]) -> None:
+        if self.connection.in_transaction:
+            self.connection.execute("COMMIT")
+        super().commit(group[:1])
+        if group[1:]:
+            self.connection.execute("BEGIN")
+        for write in group[1:]:
+            self.loop.call_soon(self.run(write))
+
+
+class UndoesAllForOne(Disk):
+    """Where a job fails, all of its commit is undone, and the others are told that theirs is on disk."""
+
+    def commit(self, group: Sequence[Write]) -> None:
+        self.connection.execute("BEGIN")
+        told = [self.run(write) for write in group]
+        self.connection.execute("ROLLBACK" if any(tell.func is fail for tell in told) else "COMMIT")
+        for tell in told:
+            self.loop.call_soon(tell)
 
 
 def forgetting(table: str) -> Parts:
@@ -266,6 +284,8 @@ async def order_by_arrival(request: Request, send: Send) -> Response:
 BUGS: dict[str, Parts] = {
     "acknowledges a write before it is committed": Parts(disk=AcknowledgesEarly),
     "skips a commit": Parts(disk=SkipsCommits),
+    "keeps the first job of a commit only": Parts(disk=CommitsTheFirst),
+    "undoes a commit for one of its jobs that fails": Parts(disk=UndoesAllForOne),
     "keeps timers in memory only": forgetting("workflow_timers"),
     "keeps the outbox of activities in memory only": forgetting("workflow_activities"),
     "keeps the outbox of messages in memory only": forgetting("deliveries"),

@@ -1,7 +1,8 @@
 """The disk of a simulated machine: the runtime's own file, with a crash at a chosen write.
 
-Every write is one transaction, made in the loop, so that a run can be repeated exactly. It takes the disk a little
-time, which the fault plan gives: other things happen meanwhile.
+Every commit is made in the loop, so that a run can be repeated exactly. It takes the disk a little time, which the
+fault plan gives: other things happen meanwhile, and what comes to be written goes into the next commit together, as it
+does in the real database.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, Self, TypeVar
@@ -26,7 +28,7 @@ _SLOWEST_COMMIT_S = 0.02
 
 
 class Moment(StrEnum):
-    """When the machine dies: before the write, after it and before anybody hears of it, or a little later."""
+    """When the machine dies: before the commit, after it and before anybody hears of it, or a little later."""
 
     BEFORE = "before"
     UNACKNOWLEDGED = "unacknowledged"
@@ -35,17 +37,27 @@ class Moment(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Crash:
-    """At write number `write` (from 1) of a life; `rounds` of the loop after it, where `moment` is AFTER."""
+    """At commit number `write` (from 1) of a life; `rounds` of the loop after it, where `moment` is AFTER."""
 
     write: int
     moment: Moment
     rounds: int = 0
 
 
+@dataclass(slots=True)
+class Write:
+    """A job that waits for its commit, and who waits for it."""
+
+    job: Job[Any]
+    future: "asyncio.Future[Any]"
+    committed: Callable[[Any], None] | None
+
+
 class Disk(Database):
     """A database whose machine dies by plan. A dead one hears of nothing: its writes never return.
 
-    `noticed` is called before each write with its number: there the clock may jump.
+    `writes` counts commits, `grouped` is how many jobs the one had on which the machine died. `noticed` is called
+    before each commit with its number: there the clock may jump.
     """
 
     def __init__(
@@ -57,11 +69,12 @@ class Disk(Database):
         self.random = random
         self.loop = loop
         self.writes = 0
+        self.grouped = 0
         self.dead = False
         self.dead_by_plan = False
         self.died: Callable[[], None] = lambda: None
         self.noticed: Callable[[int], None] = lambda _: None
-        self._queue: deque[tuple[Job[Any], asyncio.Future[Any]]] = deque()
+        self._queue: deque[Write] = deque()
         self._busy = False
 
     @classmethod
@@ -73,15 +86,8 @@ class Disk(Database):
 
     async def write(self, job: Job[T], committed: Callable[[T], None] | None = None) -> T:
         future: asyncio.Future[T] = self.loop.create_future()
-
-        def told_job(cursor: apsw.Cursor) -> T:
-            result = job(cursor)
-            if committed is not None:
-                committed(result)
-            return result
-
         if not self.dead:
-            self._queue.append((told_job, future))
+            self._queue.append(Write(job, future, committed))
             self._next()
         return await future
 
@@ -111,20 +117,23 @@ class Disk(Database):
     def _next(self) -> None:
         if not self._busy and self._queue and not self.dead:
             self._busy = True
-            self.loop.call_later(self.random.random() * _SLOWEST_COMMIT_S, self._write_one)
+            self.loop.call_later(self.random.random() * _SLOWEST_COMMIT_S, self._write_group)
 
-    def _write_one(self) -> None:
+    def _write_group(self) -> None:
         self._busy = False
         if self.dead:
             return
-        job, future = self._queue.popleft()
+        group = list(self._queue)
+        self._queue.clear()
         self.writes += 1
         self.noticed(self.writes)
         crash = self.crash if self.crash is not None and self.crash.write == self.writes else None
+        if crash is not None:
+            self.grouped = len(group)
         if crash is not None and crash.moment is Moment.BEFORE:
             self.die()
             return
-        self.commit(job, future)
+        self.commit(group)
         if crash is not None and crash.moment is Moment.UNACKNOWLEDGED:
             self.die()
             return
@@ -138,21 +147,32 @@ class Disk(Database):
         else:
             self.loop.call_soon(self._die_in, rounds - 1)
 
-    def commit(self, job: Job[Any], future: "asyncio.Future[Any]") -> None:
-        """Run the job in a transaction, and tell who waits in the loop's next round."""
+    def commit(self, group: Sequence[Write]) -> None:
+        """Run the jobs in one transaction, and tell who waits in the loop's next round. A failing job undoes itself."""
+        with self.connection:
+            told = [self.run(write) for write in group]
+        for tell in told:
+            self.loop.call_soon(tell)
+
+    def run(self, write: Write) -> partial[None]:
+        """Run a job in the open transaction; what is to be told once that is committed."""
         try:
-            with self.connection:
-                result = job(self.connection.cursor())
+            with self.connection:  # within a transaction, a savepoint
+                result = write.job(self.connection.cursor())
         except Exception as error:  # noqa: BLE001 - handed to who waits for the write
-            self.loop.call_soon(_fail, future, error)
-        else:
-            self.loop.call_soon(self.acknowledge, future, result)
+            return partial(fail, write.future, error)
+        return partial(self.acknowledge, write, result)
 
-    def acknowledge(self, future: "asyncio.Future[Any]", result: Any) -> None:
-        if not future.done() and not self.dead:
-            future.set_result(result)
+    def acknowledge(self, write: Write, result: Any) -> None:
+        if self.dead:
+            return
+        if write.committed is not None:
+            write.committed(result)
+        if not write.future.done():
+            write.future.set_result(result)
 
 
-def _fail(future: "asyncio.Future[Any]", error: Exception) -> None:
+def fail(future: "asyncio.Future[Any]", error: Exception) -> None:
+    """Tell who waits for a write that its job failed."""
     if not future.done():
         future.set_exception(error)

@@ -90,7 +90,8 @@ class Life:
         main = loop.create_task(self._main(parts, weather, work))
 
         def stop(_: object) -> None:
-            loop.stop()
+            if not self.is_dead:  # it may end in the very round in which the machine dies
+                loop.stop()
 
         main.add_done_callback(stop)
         try:
@@ -98,7 +99,7 @@ class Life:
             main.remove_done_callback(stop)
             return self._outcome(main)
         finally:
-            self.is_dead = True
+            self.is_dead = self.disk.dead = True
             _drop_all(loop)
             self.around.wall += loop.time() + self.jumped_s
             self._mark_cut_off()

@@ -1,5 +1,7 @@
 """The machine dies at every write of every shape of turn; a client that retries by key sees nothing of it."""
 
+from collections import Counter
+
 import pytest
 
 from tests.chaos.campaign import counted, run, run_all, soaks, sweeps, tell, told
@@ -25,6 +27,8 @@ def test_a_crash_at_any_write_of_any_turn_loses_doubles_and_reorders_nothing(
     assert [told(report) for report in reports if report.found] == []
     assert faults.total() >= 1_000
     assert all(faults[f"crash {moment}"] >= 300 for moment in Moment)
+    grouped = sum((report.grouped for report in reports), Counter[Moment]())
+    assert all(grouped[moment] >= 30 for moment in Moment)
     assert all(faults[kind] > 0 for kind in ("doubled", "late", "unanswered", "refused", "clock jump"))
 
 

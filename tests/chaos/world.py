@@ -31,10 +31,12 @@ Work = Callable[[Life], Awaitable[None]]
 
 @dataclass(slots=True)
 class Report:
-    """What became of a world. `faults` counts those that took place, by kind."""
+    """What became of a world. `faults` counts those that took place, by kind; `grouped` are the crashes among them that
+    fell on a commit of several jobs."""
 
     seed: str
     faults: Counter[str] = field(default_factory=Counter)
+    grouped: Counter[Moment] = field(default_factory=Counter)
     lives: int = 0
     writes: int = 0
     found: list[str] = field(default_factory=list)
@@ -51,6 +53,7 @@ class Report:
         crash = life.disk.crash
         if life.disk.dead_by_plan and crash is not None:
             self.faults[f"crash {crash.moment}"] += 1
+            self.grouped[crash.moment] += life.disk.grouped > 1
 
 
 class World:
