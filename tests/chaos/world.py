@@ -133,7 +133,7 @@ async def _session(life: Life, number: int, plan: Sequence[str]) -> None:
 
 
 def _bad_weather(chance: random.Random) -> Weather:
-    write = chance.randint(1, 40)
+    write = chance.randint(1, 25)
     jumps = {chance.randint(1, write): chance.choice(_JUMPS_S) * chance.random()}
     crash = Crash(write, chance.choice(list(Moment)), rounds=chance.randint(0, 10))
     return Weather(crash, jumps if chance.random() < 0.3 else {}, astray=chance.choice((0.0, 0.2, 0.5)))
