@@ -1,7 +1,8 @@
 """The one place where the real sidecar's side touches private names of the SDK's threaded worker (dapr 1.19.0).
 
 That worker runs coroutine activities in a loop of its own thread. A service's activities belong in the service's loop,
-where its clients and locks live: `bridge_coroutines` puts a bridge before each of them.
+where its clients and locks live: `bridge_coroutines` puts a bridge before each of them. And it fails a workflow that
+is resumed without being suspended: `pass_over_needless_resumes`.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from dapr.ext.workflow import WorkflowRuntime
+from dapr.ext.workflow._durabletask import worker as sdk_worker
 from dapr.ext.workflow._durabletask.internal.shared import is_async_callable
 from dapr.ext.workflow.aio import DaprWorkflowClient
 
@@ -37,6 +39,22 @@ def _bridge(activity: Callable[..., Awaitable[Any]], loop: asyncio.AbstractEvent
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(call(*arguments), loop))
 
     return bridged
+
+
+class _Executor(sdk_worker._OrchestrationExecutor):  # type: ignore[misc]  # noqa: SLF001 - see the module's docstring
+    def process_event(self, ctx: Any, event: Any) -> None:
+        if event.HasField("executionResumed") and not self._is_suspended:
+            return
+        super().process_event(ctx, event)
+
+
+def pass_over_needless_resumes() -> None:
+    """Let a resume of a workflow that is not suspended change nothing, in every worker of this process.
+
+    Dapr 1.18 hands it on, and the SDK fails the workflow over it: its turn would never end. Two clients that resume at
+    once are enough, and nothing that a client of workflows can ask keeps them apart.
+    """
+    sdk_worker._OrchestrationExecutor = _Executor  # noqa: SLF001 - see the module's docstring
 
 
 async def close_client(client: DaprWorkflowClient) -> None:
