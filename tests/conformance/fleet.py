@@ -19,8 +19,8 @@ from tools.dapr.process import Command, Process, start
 from tools.dapr.system import DaprSystem
 
 from everturn.contracts.events import CHAT_APP_ID, MEMORY_APP_ID
-from tests.conformance.conftest import require_dapr
 from tests.conformance.systems import ROOT, answers
+from tests.real_dapr import require_dapr
 
 _CHAT_RUNTIME = "chat-sidecar"
 _PLAYED_BY = {"chat-2-sidecar": _CHAT_RUNTIME, **dict.fromkeys(("scheduler", "placement", "redis"), _CHAT_RUNTIME)}
@@ -63,6 +63,12 @@ class DaprFleet:
     def start(self) -> None:
         if not self.system.processes:
             self.system.start()
+        wanted = [name for service in self.ports.services for name in (service, f"{service}-sidecar")]
+        missing = [name for name in wanted if name not in self.system.processes]
+        for name in missing:
+            self.system.begin(name)
+        for name in missing:
+            self.system.wait_for(name)
 
     def kill(self, role: str) -> None:
         if role in self.system.processes:
@@ -161,6 +167,11 @@ def make_fleet(
     require_dapr()
     layout = Layout(folder, ports, binaries_folder(), ROOT / "components")
     return DaprFleet(DaprSystem(layout, settings, own_settings))
+
+
+def sidecar_ports(runtime: str, ports: Ports, replica: str) -> SidecarPorts:
+    """Of the sidecar of a replica of the chat service: its own, or the one that all of them share."""
+    return ports.chat if runtime == "embedded" else ports.services[replica]
 
 
 def address(port: int) -> str:
