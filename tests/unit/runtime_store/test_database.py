@@ -1,4 +1,5 @@
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -52,6 +53,50 @@ async def test_jobs_that_come_together_share_a_commit(database: Database) -> Non
     await asyncio.gather(*(database.write(add(str(number))) for number in range(100)))
 
     assert database.commits == before + 1
+
+
+async def test_a_lone_job_is_committed_in_the_loop_where_the_disk_is_quick(tmp_path: Path) -> None:
+    database = await _with_one_commit(tmp_path, quick_commit_s=math.inf)
+
+    writing = asyncio.ensure_future(database.write(add("alone")))
+    await _rounds(3)
+
+    assert writing.done()
+    await database.close()
+
+
+async def test_a_slow_disk_is_waited_for_by_the_thread_alone(tmp_path: Path) -> None:
+    database = await _with_one_commit(tmp_path, quick_commit_s=0.0)
+
+    writing = asyncio.ensure_future(database.write(add("alone")))
+    await _rounds(3)
+
+    assert not writing.done()
+    await writing
+    await database.close()
+
+
+async def test_jobs_that_wait_together_are_committed_by_the_thread(tmp_path: Path) -> None:
+    database = await _with_one_commit(tmp_path, quick_commit_s=math.inf)
+
+    writing = asyncio.gather(database.write(add("one")), database.write(add("two")))
+    await _rounds(3)
+
+    assert not writing.done()
+    await writing
+    await database.close()
+
+
+async def _with_one_commit(folder: Path, quick_commit_s: float) -> Database:
+    """A database that knows how quick its disk is."""
+    database = await Database.open(folder / "everturn.db", quick_commit_s=quick_commit_s)
+    await database.write(lambda cursor: cursor.execute("CREATE TABLE words (word TEXT UNIQUE)") and None)
+    return database
+
+
+async def _rounds(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
 
 
 async def test_a_failing_job_undoes_itself_and_not_its_neighbours(database: Database) -> None:

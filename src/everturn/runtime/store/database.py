@@ -2,14 +2,17 @@
 
 Jobs run in the loop's own thread, one after the other, in one open transaction; a thread of its own does nothing but
 COMMIT, which waits for the disk, while jobs that come make the next group. So no statement waits for the interpreter's
-lock, and the loop never waits for the disk. Each job has a savepoint: a failing one undoes only itself. `write` returns
-after the commit: what is acknowledged is on disk (`synchronous=FULL`,
+lock, and the loop does not wait for the disk. The exception is a job that is alone, on a disk that has just been quick:
+to hand that over and to be woken takes longer than the commit. Each job has a savepoint: a failing one undoes only
+itself. `write` returns after the commit: what is acknowledged is on disk (`synchronous=FULL`,
 https://www.sqlite.org/pragma.html#pragma_synchronous).
 """
 
 import asyncio
+import math
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,6 +29,8 @@ Job = Callable[[apsw.Cursor], T]
 
 # More than this in one commit only makes the first of them wait longer.
 _MAX_JOBS_PER_COMMIT = 256
+# A commit that takes no longer is made in the loop where one job waits for it alone; measured again at each commit.
+_QUICK_COMMIT_S = 0.001
 # Faults of the disk or the file: SQLite may have given the whole transaction up (https://www.sqlite.org/rescode.html).
 _DISK_ERRORS = (
     apsw.FullError,
@@ -50,8 +55,7 @@ class _Pending(Generic[T]):
 class Database:
     """Open with `open`, in the loop that will use it; end with `close`."""
 
-    def __init__(self, path: Path, writer: apsw.Connection, reader: apsw.Connection) -> None:
-        self._path = path
+    def __init__(self, writer: apsw.Connection, reader: apsw.Connection, quick_commit_s: float) -> None:
         self._writer = writer
         self._cursor = writer.cursor()
         self._reader: apsw.Connection | None = reader
@@ -65,16 +69,22 @@ class Database:
         self._thread = threading.Thread(target=self._commit_loop, name="everturn-writer", daemon=True)
         self._thread.start()
         self._closed = False
+        self._quick_commit_s = quick_commit_s
+        # Of the last commit; how quick the disk is shows first in the thread.
+        self._commit_s = math.inf
         self.commits = 0
 
     @classmethod
-    async def open(cls, path: Path) -> Self:
-        """Open or create the file, bring its schema up to date. Raises StartError where that is impossible."""
+    async def open(cls, path: Path, *, quick_commit_s: float = _QUICK_COMMIT_S) -> Self:
+        """Open or create the file, bring its schema up to date. Raises StartError where that is impossible.
+
+        `quick_commit_s`: a disk whose last commit took less is quick, and a lone job's commit is made in the loop.
+        """
         try:
             writer = _connect(path)
             for schema in _schemas():
                 writer.execute(schema)
-            return cls(path, writer, _connect(path))
+            return cls(writer, _connect(path), quick_commit_s)
         except (apsw.Error, OSError) as error:
             raise StartError(f"cannot open the database {str(path)!r}: {error}") from error
 
@@ -138,7 +148,11 @@ class Database:
             self._settle(group)
             return
         self._committing = True
-        self._commits.put(group)
+        if len(group) == 1 and self._commit_s < self._quick_commit_s:
+            self._commit(group)
+            self._settle(group)
+        else:
+            self._commits.put(group)
 
     def _run(self, pending: _Pending[Any]) -> None:
         self._cursor.execute("SAVEPOINT job")
@@ -153,12 +167,17 @@ class Database:
 
     def _commit_loop(self) -> None:
         while (group := self._commits.get()) is not None:
-            try:
-                self._writer.execute("COMMIT")
-                self.commits += 1
-            except apsw.Error as error:
-                self._undo(group, error)
+            self._commit(group)
             self._loop.call_soon_threadsafe(self._settle, group)
+
+    def _commit(self, group: list[_Pending[Any]]) -> None:
+        begun = time.perf_counter()
+        try:
+            self._writer.execute("COMMIT")
+            self.commits += 1
+        except apsw.Error as error:
+            self._undo(group, error)
+        self._commit_s = time.perf_counter() - begun
 
     def _undo(self, group: list[_Pending[Any]], error: apsw.Error) -> None:
         if self._writer.in_transaction:
