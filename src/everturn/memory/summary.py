@@ -24,26 +24,29 @@ from everturn.sidecar.workflows import WorkflowClient
 SUMMARY_WORKFLOW = "summary_workflow"
 REFRESH_SUMMARY = "refresh_summary"
 
-# Turns that come fast are summarised together: each summary is a workflow and a call of the model. The contract allows
-# 30 s from a turn to its summary.
-_SETTLE_S = 5.0
+# Turns that come fast are summarised together: each summary is a workflow and a paid call. A session's first
+# turns tell most of a user, and soon; later ones are gathered for longer. The contract allows 30 s from a turn on.
+_FIRST_SETTLE_S = 5.0
+_SETTLE_S = 15.0
 _MAX_DELAY_S = 300.0
 
 
 class SummaryInput(BaseModel):
-    """Whose summary, from which session; `attempt` counts failed ones, `retry_after_s` is what the model asked for."""
+    """Whose summary, from which session, how many seconds from now; `attempt` counts failed ones, `retry_after_s` is
+    what the model asked for."""
 
     model_config = ConfigDict(frozen=True)
 
     user_id: str
     session_id: str
+    settle_s: float = _FIRST_SETTLE_S
     attempt: int = 0
     retry_after_s: float | None = None
 
     @property
     def delay(self) -> timedelta:
-        """Five seconds, doubled with each failure up to five minutes; longer where the model asked for it."""
-        backoff_s = min(_MAX_DELAY_S, _SETTLE_S * 2.0 ** min(self.attempt, 16))
+        """`settle_s`, doubled with each failure up to five minutes; longer where the model asked for it."""
+        backoff_s = min(_MAX_DELAY_S, self.settle_s * 2.0 ** min(self.attempt, 16))
         return timedelta(seconds=max(backoff_s, self.retry_after_s or 0))
 
 
@@ -68,16 +71,19 @@ class Summaries:
 
     async def ensure(self, session_id: str, conversation: Conversation) -> None:
         """Make sure that all turns of a conversation get into the summary: durable when this returns. Idempotent."""
-        if conversation.is_summarised:
-            return
-        given = SummaryInput(user_id=conversation.owner, session_id=session_id)
-        session_hash = hashlib.sha256(session_id.encode()).hexdigest()[:32]
-        await _start(self._workflows(), f"summary-{session_hash}-{conversation.summarised}", given)
+        await self._ensure(session_id, conversation, _SETTLE_S if conversation.summarised else _FIRST_SETTLE_S)
 
     async def ensure_next(self, session_id: str) -> None:
-        """As `ensure`, for the conversation as it is now."""
+        """As `ensure`, for the conversation as it is now, whose turns have waited for a summary already."""
         if conversation := await self._conversations.find(session_id):
-            await self.ensure(session_id, conversation)
+            await self._ensure(session_id, conversation, _FIRST_SETTLE_S)
+
+    async def _ensure(self, session_id: str, conversation: Conversation, settle_s: float) -> None:
+        if conversation.is_summarised:
+            return
+        given = SummaryInput(user_id=conversation.owner, session_id=session_id, settle_s=settle_s)
+        session_hash = hashlib.sha256(session_id.encode()).hexdigest()[:32]
+        await _start(self._workflows(), f"summary-{session_hash}-{conversation.summarised}", given)
 
 
 def register_summary(worker: WorkflowRuntime, refresher: Refresher, summaries: Summaries) -> None:
