@@ -24,6 +24,10 @@ class Clock(Protocol):
         """Seconds since 1970-01-01 UTC."""
         ...
 
+    def elapsed(self) -> float:
+        """Seconds since some moment of this process; nobody can set them."""
+        ...
+
     def call_at(self, when: float, callback: Callable[[], None]) -> Alarm:
         """Call `callback` in the running loop, never at once, when `now()` has come to `when`.
 
@@ -47,6 +51,9 @@ class SystemClock:
 
     def now(self) -> float:
         return time.time()
+
+    def elapsed(self) -> float:
+        return time.monotonic()
 
     def call_at(self, when: float, callback: Callable[[], None]) -> Alarm:
         return _SystemAlarm(when, callback)

@@ -2,6 +2,7 @@
 
 import heapq
 from collections.abc import Callable
+from typing import NamedTuple
 
 from everturn.runtime.clock import Alarm, Clock
 from everturn.runtime.instances import InstanceId
@@ -9,38 +10,67 @@ from everturn.runtime.store.workflow_store import TimerRow
 
 # So many fire in one round of the loop; the rest in the next, so that a flood of due timers blocks nobody.
 _MAX_AT_ONCE = 100
-# Disarmed timers stay in the heap until they would fire, or until they are this many more than the armed ones.
+# Disarmed timers stay in the heaps until they would fire, or until they are this many more than the armed ones.
 _MAX_LITTER = 10_000
-_NEVER = float("inf")
+# A double holds seconds since 1970 no more exactly than this (2 ** -22 s), and what is that near is due.
+_EXACTNESS_S = 1e-6
 
 Fire = Callable[[InstanceId, TimerRow], None]
+Key = tuple[int, int]
+
+
+class _Entry(NamedTuple):
+    """A timer in a heap, by wall time or by elapsed time; `number` tells it from an earlier timer of the same ids."""
+
+    at: float
+    number: int
+    key: Key
+
+
+class _Armed(NamedTuple):
+    number: int
+    owner: InstanceId
+    timer: TimerRow
 
 
 class Timers:
-    """Calls `fire` once for each armed timer, at or after its time by the wall clock, in the order of their times."""
+    """Calls `fire` once for each armed timer, when its time has come.
+
+    That is when the wall clock shows it, or when as much time has passed since it was armed as was left then, whichever
+    is first: a clock that is set forward makes a timer early, one that is set back makes none late. Over a restart only
+    the wall clock goes on.
+    """
 
     def __init__(self, clock: Clock, fire: Fire) -> None:
         self._clock = clock
         self._fire = fire
-        self._armed: dict[tuple[int, int], tuple[InstanceId, TimerRow]] = {}
-        self._heap: list[tuple[float, int, int]] = []
+        self._armed: dict[Key, _Armed] = {}
+        self._by_wall: list[_Entry] = []
+        self._by_elapsed: list[_Entry] = []
+        self._number = 0
         self._alarm: Alarm | None = None
-        self._alarm_at = _NEVER
+        self._alarm_for: tuple[_Entry, _Entry] | None = None
 
     def __len__(self) -> int:
         return len(self._armed)
 
     def arm(self, owner: InstanceId, timer: TimerRow) -> None:
-        self._armed[timer.key, timer.timer_id] = (owner, timer)
-        heapq.heappush(self._heap, (timer.fire_at, timer.key, timer.timer_id))
+        self._number += 1
+        key = (timer.key, timer.timer_id)
+        self._armed[key] = _Armed(self._number, owner, timer)
+        left_s = max(0.0, timer.fire_at - self._clock.now())
+        heapq.heappush(self._by_wall, _Entry(timer.fire_at, self._number, key))
+        heapq.heappush(self._by_elapsed, _Entry(self._clock.elapsed() + left_s, self._number, key))
         self._set_alarm()
 
     def disarm(self, key: int, timer_id: int) -> None:
-        if self._armed.pop((key, timer_id), None) is not None:
-            self._set_alarm()
-            if len(self._heap) > len(self._armed) + _MAX_LITTER:
-                self._heap = [(timer.fire_at, timer.key, timer.timer_id) for _, timer in self._armed.values()]
-                heapq.heapify(self._heap)
+        if self._armed.pop((key, timer_id), None) is None:
+            return
+        if len(self._by_wall) > len(self._armed) + _MAX_LITTER:
+            for heap in (self._by_wall, self._by_elapsed):
+                heap[:] = filter(self._is_armed, heap)
+                heapq.heapify(heap)
+        self._set_alarm()
 
     def stop(self) -> None:
         self._armed.clear()
@@ -48,28 +78,34 @@ class Timers:
 
     def _set_alarm(self) -> None:
         """Have the alarm ring for the first timer that is armed, if any."""
-        while self._heap and not self._is_armed(self._heap[0]):
-            heapq.heappop(self._heap)
-        ring_at = self._heap[0][0] if self._heap else _NEVER
-        if ring_at == self._alarm_at:
+        for heap in (self._by_wall, self._by_elapsed):
+            while heap and not self._is_armed(heap[0]):
+                heapq.heappop(heap)
+        first = (self._by_wall[0], self._by_elapsed[0]) if self._armed else None
+        if first == self._alarm_for:
             return
         if self._alarm is not None:
             self._alarm.cancel()
-        self._alarm_at = ring_at
-        self._alarm = self._clock.call_at(ring_at, self._ring) if self._heap else None
+        self._alarm, self._alarm_for = None, first
+        if first is not None:
+            left_s = first[1].at - self._clock.elapsed()
+            self._alarm = self._clock.call_at(min(first[0].at, self._clock.now() + left_s), self._ring)
 
-    def _is_armed(self, entry: tuple[float, int, int]) -> bool:
-        fire_at, key, timer_id = entry
-        armed = self._armed.get((key, timer_id))
-        return armed is not None and armed[1].fire_at == fire_at
+    def _is_armed(self, entry: _Entry) -> bool:
+        armed = self._armed.get(entry.key)
+        return armed is not None and armed.number == entry.number
 
     def _ring(self) -> None:
-        self._alarm, self._alarm_at = None, _NEVER
-        now = self._clock.now()
-        for _ in range(_MAX_AT_ONCE):
-            if not self._heap or self._heap[0][0] > now:
-                break
-            entry = heapq.heappop(self._heap)
-            if self._is_armed(entry):
-                self._fire(*self._armed.pop(entry[1:]))
+        self._alarm, self._alarm_for = None, None
+        self._fire_due(self._by_wall, self._clock.now())
+        self._fire_due(self._by_elapsed, self._clock.elapsed())
         self._set_alarm()
+
+    def _fire_due(self, heap: list[_Entry], now: float) -> None:
+        for _ in range(_MAX_AT_ONCE):
+            if not heap or heap[0].at > now + _EXACTNESS_S:
+                return
+            entry = heapq.heappop(heap)
+            if self._is_armed(entry):
+                armed = self._armed.pop(entry.key)
+                self._fire(armed.owner, armed.timer)

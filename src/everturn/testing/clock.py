@@ -35,6 +35,9 @@ class ManualClock:
     def now(self) -> float:
         return self._wall
 
+    def elapsed(self) -> float:
+        return self._elapsed
+
     def call_at(self, when: float, callback: Callable[[], None]) -> ManualAlarm:
         alarm = ManualAlarm(when, self._elapsed + max(0.0, when - self._wall), callback)
         self._alarms.append(alarm)
@@ -54,7 +57,8 @@ class ManualClock:
     @property
     def next_alarm_in_s(self) -> float | None:
         """Seconds until the first alarm that still waits, None where there is none."""
-        return min((alarm.when - self._wall for alarm in self._alarms if alarm.waiting), default=None)
+        waiting = [alarm for alarm in self._alarms if alarm.waiting]
+        return min((min(one.when - self._wall, one.deadline - self._elapsed) for one in waiting), default=None)
 
     def _ring_due(self) -> None:
         due = [alarm for alarm in self._alarms if alarm.when <= self._wall or alarm.deadline <= self._elapsed]

@@ -90,6 +90,9 @@ class SimulatedClock:
     def now(self) -> float:
         return self._offset + self._loop.time()
 
+    def elapsed(self) -> float:
+        return self._loop.time()
+
     def call_at(self, when: float, callback: Callable[[], None]) -> SimulatedAlarm:
         alarm = SimulatedAlarm(when, callback)
         self._alarms = [*_waiting(self._alarms), alarm]

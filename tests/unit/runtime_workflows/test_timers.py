@@ -39,18 +39,64 @@ async def test_a_timer_that_came_due_while_the_system_was_down_fires_at_the_star
     assert rig.engine.armed_timers == 0
 
 
-async def test_a_clock_set_back_delays_a_timer_and_does_not_lose_it(rig: Rig) -> None:
+async def test_a_clock_set_back_makes_a_timer_no_later(rig: Rig) -> None:
     register_sleeper(rig)
     await rig.open()
     instance_id = await rig.start("sleep", 60)
-    rig.clock.advance(-1000)
-    rig.clock.advance(1000)
-    still = await rig.status(instance_id)
+    rig.clock.jump(-7200)
+    rig.clock.advance(59.5)
+    early = (await rig.status(instance_id), rig.clock.next_alarm_in_s)
 
-    rig.clock.advance(60)
+    rig.clock.advance(0.5)
     state = await rig.ended(instance_id)
 
-    assert still == "RUNNING"
+    assert early == ("RUNNING", 0.5)
+    assert state.serialized_output == '"woken"'
+
+
+async def test_timers_set_before_and_after_a_clock_was_set_back_take_their_own_time_each(rig: Rig) -> None:
+    register_sleeper(rig)
+    await rig.open()
+    before = [await rig.start("sleep", seconds) for seconds in (40, 90)]
+    rig.clock.jump(-7200)
+    after = [await rig.start("sleep", seconds) for seconds in (30, 60)]
+
+    ended = []
+    for instance_id, seconds in ((after[0], 30), (before[0], 10), (after[1], 20), (before[1], 30)):
+        rig.clock.advance(seconds)
+        await rig.ended(instance_id)
+        ended.append([await rig.status(one) for one in (*before, *after)].count("COMPLETED"))
+
+    assert ended == [1, 2, 3, 4]
+    assert rig.engine.armed_timers == 0
+
+
+async def test_a_clock_set_forward_makes_due_what_is_due_by_it(rig: Rig) -> None:
+    register_sleeper(rig)
+    await rig.open()
+    soon, late = await rig.start("sleep", 60), await rig.start("sleep", 7200)
+
+    rig.clock.jump(3600)
+    state = await rig.ended(soon)
+
+    assert state.serialized_output == '"woken"'
+    assert await rig.status(late) == "RUNNING"
+
+
+async def test_a_clock_set_back_and_forward_again_leaves_a_timer_as_it_was(rig: Rig) -> None:
+    register_sleeper(rig)
+    await rig.open()
+    instance_id = await rig.start("sleep", 60)
+    rig.clock.jump(-7200)
+    await rig.run("sleep", 0.0)
+    rig.clock.jump(7200)
+    rig.clock.advance(59.5)
+    early = await rig.status(instance_id)
+
+    rig.clock.advance(0.5)
+    state = await rig.ended(instance_id)
+
+    assert early == "RUNNING"
     assert state.serialized_output == '"woken"'
 
 
