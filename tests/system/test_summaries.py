@@ -30,13 +30,19 @@ async def _stored(system: System, entries: int) -> None:
 
 
 async def _summarised(system: System) -> None:
-    """Let time pass until one more summary was made, and no other is to come."""
-    before = len(_summaries(system))
+    """Let time pass until one more summary is in its place."""
+    before = await _refreshed(system)
 
     async def is_made() -> bool:
-        return len(_summaries(system)) > before and system.clock.next_alarm_in_s is None
+        return await _refreshed(system) > before
 
     await system.until(is_made)
+
+
+async def _refreshed(system: System) -> float:
+    metrics = (await system.memory.get("/metrics")).text.splitlines()
+    counts = [line for line in metrics if line.startswith('everturn_summaries_total{outcome="refreshed"}')]
+    return float(counts[0].rpartition(" ")[2]) if counts else 0.0
 
 
 def _summaries(system: System) -> list[object]:
