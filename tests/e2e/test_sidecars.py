@@ -163,6 +163,62 @@ sys.exit(int(sys.argv[1]))
 """
 
 
+SHOUTS = """
+import signal, sys
+from dapr.ext.workflow import WorkflowRuntime
+
+runtime = WorkflowRuntime()
+
+@runtime.activity(name="shout")
+def shout(ctx, text):
+    return text.upper()
+
+@runtime.workflow(name="shouts")
+def shouts(ctx, text):
+    return (yield ctx.call_activity(shout, input=text + "!"))
+
+runtime.start()
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+signal.pause()
+"""
+
+ASKS = """
+from dapr.ext.workflow import DaprWorkflowClient, WorkflowRuntime
+
+runtime = WorkflowRuntime()
+
+@runtime.workflow(name="asks")
+def asks(ctx, text):
+    one = yield ctx.call_activity("shout", input=text, app_id="shouter")
+    two = yield ctx.call_child_workflow("shouts", input=text, app_id="shouter")
+    return one + " " + two
+
+runtime.start()
+client = DaprWorkflowClient()
+instance = client.schedule_new_workflow(asks, input="hello")
+print("said " + client.wait_for_workflow_completion(instance, timeout_in_seconds=60).serialized_output, flush=True)
+instance = client.schedule_new_workflow("shouts", input="there", app_id="shouter")
+state = client.wait_for_workflow_completion(instance, timeout_in_seconds=60, app_id="shouter")
+print("then " + state.serialized_output, flush=True)
+runtime.shutdown()
+"""
+
+
+async def test_workflows_use_the_code_of_an_app_with_another_runtime(machine: Machine) -> None:
+    (machine.folder / "shouts.py").write_text(SHOUTS, "utf-8")
+    (machine.folder / "asks.py").write_text(ASKS, "utf-8")
+    shouter = await machine.run("runtime", "--app-id", "shouter", "--", sys.executable, "shouts.py")
+    await shouter.out.first(lambda line: line.startswith("data folder"))
+
+    asker = await machine.run("runtime", "--app-id", "asker", "--", sys.executable, "asks.py")
+    said = await asker.out.first(lambda line: line.startswith("said"))
+    then = await asker.out.first(lambda line: line.startswith("then"))
+
+    assert said == 'said "HELLO HELLO!"'
+    assert then == 'then "THERE!"'
+    assert (await asker.exit_code(), await shouter.stop()) == (0, 0)
+
+
 @pytest.mark.parametrize("code", [0, 7])
 async def test_any_program_of_the_sdk_runs_beside_its_runtime_which_ends_as_it_ends(
     machine: Machine, code: int

@@ -57,7 +57,9 @@ class Activities:
     def run(self, task: ActivityTask) -> None:
         """Start an activity, unless it is running already; without a worker for it, it waits on disk for one."""
         running = (task.key, task.execution_id, task.scheduled.eventId)
-        if running not in self._running and task.app_id in self._workers:
+        if task.app_id not in self._workers:
+            log.warning("activity_waits_for_app", extra=_ids(task))
+        elif running not in self._running:
             started = asyncio.get_running_loop().create_task(self._run(task, running))
             self._running[running] = (task.app_id, started)
 

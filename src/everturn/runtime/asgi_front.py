@@ -17,13 +17,15 @@ class Front(Protocol):
     async def handle(self, request: Request) -> Response: ...
 
 
-def as_asgi(front: Front) -> Callable[[MutableMapping[str, Any], _Receive, _Send], Awaitable[None]]:
-    """An ASGI app that answers with `front`. A body over 4 MiB gets 413."""
+def as_asgi(
+    front: Front, max_body_bytes: int = _MAX_BODY_BYTES
+) -> Callable[[MutableMapping[str, Any], _Receive, _Send], Awaitable[None]]:
+    """An ASGI app that answers with `front`. A body over `max_body_bytes` gets 413."""
 
     async def app(scope: MutableMapping[str, Any], receive: _Receive, send: _Send) -> None:
         if scope["type"] != "http":
             return
-        body = await _read_body(receive)
+        body = await _read_body(receive, max_body_bytes)
         if body is None:
             await send({"type": "http.response.start", "status": 413, "headers": []})
             await send({"type": "http.response.body", "body": b""})
@@ -38,7 +40,7 @@ def as_asgi(front: Front) -> Callable[[MutableMapping[str, Any], _Receive, _Send
     return app
 
 
-async def _read_body(receive: _Receive) -> bytes | None:
+async def _read_body(receive: _Receive, max_bytes: int) -> bytes | None:
     chunks: list[bytes] = []
     size = 0
     while True:
@@ -47,7 +49,7 @@ async def _read_body(receive: _Receive) -> bytes | None:
             return None
         chunk = message.get("body", b"")
         size += len(chunk)
-        if size > _MAX_BODY_BYTES:
+        if size > max_bytes:
             return None
         chunks.append(chunk)
         if not message.get("more_body", False):

@@ -20,10 +20,12 @@ from everturn.runtime.http_front import HttpFront
 from everturn.runtime.in_process import InProcessTransport
 from everturn.runtime.lock import FolderLock
 from everturn.runtime.neighbours import Neighbours
+from everturn.runtime.peer_hub import OtherHubs
 from everturn.runtime.peers import PeerFolder
 from everturn.runtime.served_app import ServedApp
 from everturn.runtime.state import sweep_expired
 from everturn.runtime.store.database import Database
+from everturn.runtime.task_hub import TaskHub
 from everturn.runtime.workflows import WorkflowEngine
 from everturn.sidecar.wire import Transport
 from everturn.sidecar.workflows import Sidecar
@@ -53,7 +55,7 @@ class RuntimeOptions:
 class EmbeddedRuntime:
     """Open with `open`, add the apps, then `start`; end with `stop`. All in one loop.
 
-    `options`, `broker` (counters, dead letters) and `engine` (counts) are there to be read.
+    `options`, `broker` (counters, dead letters), `engine` (counts) and `others` are there to be read.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class EmbeddedRuntime:
         self._blocks = blocks
         self._fronts: dict[str, HttpFront] = {}
         self._sweeping: asyncio.Task[None] | None = None
+        self.others = OtherHubs()
 
     @classmethod
     async def open(cls, data_dir: Path, *, options: RuntimeOptions) -> "EmbeddedRuntime":
@@ -105,25 +108,26 @@ class EmbeddedRuntime:
 
     def add_app(self, app_id: str, channel: Transport) -> Sidecar:
         """The sidecar of an app in this process that is reached over `channel`."""
-        return EmbeddedSidecar(app_id, self._add(app_id, channel), self)
+        return EmbeddedSidecar(app_id, self._add(app_id, channel, self.engine.task_hub(app_id)), self)
 
     def serve_app(self, app_id: str, channel: Transport | None) -> ServedApp:
         """The sidecar of an app in another process, which is reached over `channel`; None where it does not listen.
 
         The work of its workflows waits for it to connect.
         """
-        return ServedApp.over(self._add(app_id, channel), self.engine, RemoteWorker(self.options.clock))
+        hub = self.engine.routed_hub(app_id, self.others)
+        front = self._add(app_id, channel, hub)
+        return ServedApp.over(front, self.engine, RemoteWorker(self.options.clock), hub)
 
     def join(self, folder: PeerFolder, app_id: str) -> Neighbours:
         """Deal with the other runtimes of the folder on behalf of `app_id`, the one app of this runtime."""
-        return Neighbours(folder, app_id, self._blocks.channels, self.broker, self.options.clock)
+        return Neighbours(folder, app_id, self._blocks, self.engine, self.others)
 
-    def _add(self, app_id: str, channel: Transport | None) -> HttpFront:
+    def _add(self, app_id: str, channel: Transport | None, hub: TaskHub) -> HttpFront:
         if channel is not None:
             app = AppChannel(app_id, channel, self.options.app_api_token)
             self._blocks.channels.add(app)
             self.broker.add_app(app)
-        hub = self.engine.task_hub(app_id)
         front = HttpFront(app_id, self._blocks, api_token=self.options.api_token, task_hub=hub)
         self._fronts[app_id] = front
         return front

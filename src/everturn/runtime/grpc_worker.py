@@ -11,6 +11,7 @@ from typing import Any
 from everturn.runtime.clock import Alarm, Clock
 from everturn.runtime.sdk import ActivityRequest, ActivityResponse, Replay, WorkflowResponse, new_failure_details
 from everturn.runtime.work_item import TooLargeError, Unanswered, Work
+from everturn.runtime.work_messages import outcome_of, replay_of
 from everturn.runtime.work_stream import WorkStream
 from everturn.runtime.worker import ActivityOutcome, WorkflowRequest
 
@@ -39,13 +40,7 @@ class RemoteWorker:
             response = await self._hand_out(Work((request.instance_id, None), request), self._turns)
         except TooLargeError as error:
             return Replay((), too_large=f"Payload size exceeded: {error}")
-        version = response.version if response.HasField("version") else None
-        return Replay(
-            response.actions,
-            response.customStatus.value if response.HasField("customStatus") else None,
-            version.name if version is not None and version.name else None,
-            tuple(version.patches) if version is not None else (),
-        )
+        return replay_of(response)
 
     async def run_activity(self, request: ActivityRequest) -> ActivityOutcome:
         key = (request.workflowInstance.instanceId, request.taskId)
@@ -53,9 +48,7 @@ class RemoteWorker:
             response = await self._hand_out(Work(key, request), self._activities)
         except TooLargeError as error:
             return ActivityOutcome(failure=new_failure_details(error))
-        if response.HasField("failureDetails"):
-            return ActivityOutcome(failure=response.failureDetails)
-        return ActivityOutcome(response.result.value if response.HasField("result") else None)
+        return outcome_of(response)
 
     def complete_workflow(self, response: WorkflowResponse) -> None:
         """A worker's answer to a turn. One to nothing that is out is passed over."""

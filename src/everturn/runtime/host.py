@@ -249,6 +249,8 @@ class Host:
             self.spawn(self.arrive(mail.to, mail.key, mail.arrived))
 
     async def _keep(self, instance: Instance, items: list[Arrived]) -> None:
+        if instance.row.app_id not in self.workers and not self.stopping:
+            log.warning("workflow_waits_for_app", extra=_ids(instance))
         kept = self.outbox.keep(instance, items)
         if kept.rows.inbox or kept.rows.instances:
             await self.store.commit(kept.rows)

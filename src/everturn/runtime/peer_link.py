@@ -8,8 +8,11 @@ import httpx2
 from everturn.errors import TransientError
 from everturn.runtime.channels import AppChannels
 from everturn.runtime.http_call import NO_CONTENT
+from everturn.runtime.peer_hub import HUB, answer_for
+from everturn.runtime.peer_worker import ACTIVITY, TURN, do_work
 from everturn.runtime.peers import Peer
 from everturn.runtime.pubsub import Broker
+from everturn.runtime.workflows import WorkflowEngine
 from everturn.sidecar.wire import Request, Response
 
 _INVOKE = "/invoke"
@@ -17,6 +20,8 @@ _MESSAGES = "/messages/"
 # On an answer that the runtime gave because its app gave none.
 _NO_ANSWER = "everturn-no-answer"
 _TIMEOUT_S = 300.0
+# How much is under way at once is decided where it begins.
+_NO_LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=20)
 _OF_THE_TRANSFER = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 
 
@@ -26,10 +31,14 @@ def inbox_route(pubsub: str, topic: str) -> str:
 
 
 class PeerTransport:
-    """A `Transport` to another runtime's socket, wherever that is at the moment; `to_app`: through it to its app."""
+    """A `Transport` to another runtime's socket, wherever that is at the moment; `to_app`: through it to its app.
 
-    def __init__(self, find: Callable[[], Peer | None], *, to_app: bool) -> None:
+    `timeout_s`: seconds for an answer, None where work may take as long as it takes.
+    """
+
+    def __init__(self, find: Callable[[], Peer | None], *, to_app: bool, timeout_s: float | None = _TIMEOUT_S) -> None:
         self._find = find
+        self._timeout_s = timeout_s
         self._prefix = _INVOKE if to_app else ""
         self._socket: str | None = None
         self._client: httpx2.AsyncClient | None = None
@@ -63,25 +72,31 @@ class PeerTransport:
             raise TransientError("the app's runtime is not running", kind="unreachable")
         if self._client is None or self._socket != peer.socket:
             await self.close()
-            transport = httpx2.AsyncHTTPTransport(uds=peer.socket, trust_env=False)
-            self._client = httpx2.AsyncClient(transport=transport, base_url="http://peer", timeout=_TIMEOUT_S)
+            transport = httpx2.AsyncHTTPTransport(uds=peer.socket, trust_env=False, limits=_NO_LIMITS)
+            self._client = httpx2.AsyncClient(transport=transport, base_url="http://peer", timeout=self._timeout_s)
             self._socket = peer.socket
         return self._client
 
 
 class PeerFront:
-    """What this runtime answers to others: requests for its app, and messages that they have for it."""
+    """What this runtime answers to others: requests for its app, messages and workflow work that they have for it."""
 
-    def __init__(self, app_id: str, channels: AppChannels, broker: Broker) -> None:
+    def __init__(self, app_id: str, channels: AppChannels, broker: Broker, engine: WorkflowEngine) -> None:
         self._app_id = app_id
         self._channels = channels
         self._broker = broker
+        self._engine = engine
 
     async def handle(self, request: Request) -> Response:
         if request.target.startswith(_INVOKE + "/"):
             return await self._invoke(request)
         if request.target.startswith(_MESSAGES) and request.method == "POST":
             return await self._take_in(request)
+        if request.target in (TURN, ACTIVITY):
+            worker = self._engine.worker_of(self._app_id)
+            return Response(503) if worker is None else await do_work(worker, request)
+        if request.target.startswith(HUB):
+            return await answer_for(self._engine.task_hub, request)
         return Response(404)
 
     async def _invoke(self, request: Request) -> Response:

@@ -8,6 +8,7 @@ from everturn.runtime.grpc_server import GrpcServer
 from everturn.runtime.grpc_task_hub import task_hub_handlers
 from everturn.runtime.grpc_worker import RemoteWorker
 from everturn.runtime.http_front import HttpFront
+from everturn.runtime.task_hub import TaskHub
 from everturn.runtime.workflows import WorkflowEngine
 from everturn.sidecar.asgi_transport import AsgiApp
 
@@ -25,10 +26,10 @@ class ServedApp:
     worker: RemoteWorker
 
     @classmethod
-    def over(cls, front: HttpFront, engine: WorkflowEngine, worker: RemoteWorker) -> "ServedApp":
+    def over(cls, front: HttpFront, engine: WorkflowEngine, worker: RemoteWorker, task_hub: TaskHub) -> "ServedApp":
         """The app's sidecar over what the runtime has; `worker` gets the app's work from now on."""
         app_id = front.app_id
         engine.register(app_id, worker)
-        hub = task_hub_handlers(engine.task_hub(app_id), worker, lambda: engine.try_again(app_id))
+        hub = task_hub_handlers(task_hub, worker, lambda: engine.try_again(app_id))
         dapr = dapr_handlers(front.app, lambda: worker.connected)
         return cls(app_id, as_asgi(front), GrpcServer([hub, dapr], api_token=front.api_token), worker)

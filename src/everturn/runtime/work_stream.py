@@ -1,22 +1,19 @@
 """One stream of work items to a worker, and what is known of the worker at its end."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, Collection
 from typing import Any
 
 from everturn.runtime.sdk import (
     WORKER_CAPABILITY_HEALTH_PING,
     WORKER_CAPABILITY_STATEFUL_HISTORY,
     ActivityRequest,
-    CachedHistory,
     HealthPing,
-    HistoryEvent,
-    StringValue,
     WorkflowResponse,
-    WorkflowWork,
     WorkItem,
 )
 from everturn.runtime.work_item import TooLargeError, Work
+from everturn.runtime.work_messages import turn_message
 from everturn.runtime.worker import WorkflowRequest
 
 # 95% of Dapr's default of --max-body-size, 4 MiB: where daprd stalls a workflow.
@@ -94,21 +91,10 @@ class WorkStream:
 
     def _item(self, work: Work[Any]) -> WorkItem:
         if isinstance(work.request, WorkflowRequest):
-            return WorkItem(workflowRequest=self._turn(work.request), completionToken=work.token)
+            message = turn_message(work.request, self._held(work.request))
+            return WorkItem(workflowRequest=message, completionToken=work.token)
         activity: ActivityRequest = work.request
         return WorkItem(activityRequest=activity, completionToken=work.token)
-
-    def _turn(self, request: WorkflowRequest) -> WorkflowWork:
-        held = self._held(request)
-        past_events: Sequence[HistoryEvent] = request.past_events[held:] if held else request.past_events
-        return WorkflowWork(
-            instanceId=request.instance_id,
-            executionId=StringValue(value=request.execution_id),
-            pastEvents=past_events,
-            newEvents=request.new_events,
-            propagatedHistory=request.propagated,
-            cachedHistory=CachedHistory(eventCount=held) if held else None,
-        )
 
 
 def _ends_execution(response: WorkflowResponse) -> bool:

@@ -12,6 +12,7 @@ from everturn.runtime.engine.decision import ScheduledActivity
 from everturn.runtime.engine.propagation import scope_of
 from everturn.runtime.host import Host
 from everturn.runtime.in_process_client import in_process_client
+from everturn.runtime.peer_hub import OtherHubs, RoutedHub
 from everturn.runtime.sdk import DaprWorkflowClient, WorkflowRuntime
 from everturn.runtime.store.database import Database
 from everturn.runtime.store.workflow_store import PendingActivity, WorkflowStore, events_of
@@ -84,6 +85,14 @@ class WorkflowEngine:
     def task_hub(self, app_id: str) -> TaskHub:
         """The app's task hub, for a front that speaks gRPC."""
         return TaskHub(app_id, self._host)
+
+    def routed_hub(self, app_id: str, others: OtherHubs) -> TaskHub:
+        """The app's task hub where there may be other runtimes."""
+        return RoutedHub(app_id, self._host, others)
+
+    def worker_of(self, app_id: str) -> Worker | None:
+        """What runs the app's code, None where nothing does."""
+        return self._host.workers.get(app_id)
 
     async def stop(self, limit_s: float) -> None:
         """Finish what is under way within `limit_s` seconds; the rest stays on disk, for the next start.
