@@ -8,7 +8,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 # All values together, and the largest one that is kept.
-_MAX_BYTES = 8 * 1024 * 1024
+_MAX_BYTES = 4 * 1024 * 1024
 _MAX_VALUE_BYTES = 256 * 1024
 # What an entry takes beside its value.
 _ENTRY_BYTES = 500

@@ -28,6 +28,39 @@ async def test_histories_that_nobody_works_on_take_a_bounded_place(rig: Rig) -> 
     assert outputs == {"1000000"}
 
 
+async def test_of_workflows_that_ended_only_the_last_stay_in_memory_and_all_can_be_asked_for(rig: Rig) -> None:
+    @rig.workflow
+    def brief(_ctx: Any, number: int) -> Any:
+        yield from ()
+        return number
+
+    await rig.open()
+    ids = [await rig.start("brief", number) for number in range(200)]
+    outputs = [(await rig.ended(instance_id)).serialized_output for instance_id in ids]
+
+    in_memory = rig.engine.resident_instances
+
+    assert in_memory <= 64
+    assert outputs == [str(number) for number in range(200)]
+
+
+async def test_many_small_events_count_with_what_they_take_in_memory(rig: Rig) -> None:
+    @rig.workflow
+    def expectant(ctx: Any, timers: int) -> Any:
+        yield when_all([ctx.create_timer(timedelta(days=1)) for _ in range(timers)])
+        return "over"
+
+    await rig.open()
+    ids = [await rig.start("expectant", 500) for _ in range(24)]
+    in_memory = rig.engine.resident_instances
+
+    rig.clock.advance(86_400)
+    outputs = {(await rig.ended(instance_id)).serialized_output for instance_id in ids}
+
+    assert 1 <= in_memory <= 17
+    assert outputs == {'"over"'}
+
+
 class DoubtingWorker(LocalWorker):
     """Replays every turn from its whole history too, and compares."""
 
