@@ -3,17 +3,20 @@
 `BENCH_CALLS` names the file in which a model that never answers counts its calls.
 """
 
+import gc
 import os
 from pathlib import Path
 
 from everturn import logs
-from everturn.cli.up import UpOptions, run_up
 from everturn.models.sdk import prepare_sdk
 from everturn.settings import load_settings
 
 if __name__ == "__main__":
     logs.configure()
     settings = load_settings()
+    gc.disable()  # as `everturn.cli.main` does
+    from everturn.cli.up import UpOptions, run_up
+
     prepare_sdk()
     from benchmarks.scripted import HeldModel, ScriptedModel
 

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from everturn.chat.app import create_app as create_chat_app
 from everturn.cli.banner import address
 from everturn.cli.listeners import WebServer, allow_many_connections, listen
-from everturn.cli.process import Deadline, end_at_once, loop_factory, stop_signal
+from everturn.cli.process import Deadline, end_at_once, loop_factory, spare_collector, stop_signal
 from everturn.memory.app import create_app as create_memory_app
 from everturn.settings import Settings
 
@@ -66,6 +66,7 @@ async def _serve(settings: Settings, service: _Service) -> None:
         await stack.enter_async_context(app.router.lifespan_context(app))
         server = WebServer(app, listener)
         server.start()
+        spare_collector()
         print(f"{service.name}: {address(settings.host, service.port)}. Ctrl-C stops it.", flush=True)
         await stopping.wait()
         log.info("stopping", extra={"limit_s": settings.shutdown_s})

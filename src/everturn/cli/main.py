@@ -5,6 +5,7 @@ needs is imported when it runs, so that `--help` is quick.
 """
 
 import argparse
+import gc
 import logging
 import os
 import signal
@@ -15,7 +16,7 @@ from types import FrameType
 from everturn import __version__, logs
 from everturn.cli.options import parse_command_line, runtime_command
 from everturn.errors import EverturnError, SettingError
-from everturn.settings import load_settings
+from everturn.settings import Settings, load_settings
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
@@ -43,29 +44,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # the edge of the process
         log.exception("command_failed", extra={"command": options.command})
         return _refuse(f"unexpected {type(error).__name__}; the log says where", EXIT_FAILED)
+    finally:
+        gc.enable()
 
 
 def _run(options: argparse.Namespace, app_command: Sequence[str]) -> int:
     match options.command:
         case "up":
-            settings = load_settings()  # a wrong one is told before the long import
+            settings = _settings_of_service()
             from everturn.cli.up import UpOptions, run_up  # noqa: PLC0415
 
             run_up(settings, UpOptions(faults=options.faults))
         case "runtime":
-            settings = load_settings()
+            settings = _settings_of_service()
             # It starts commands and never forks otherwise: gRPC need not prepare for that, nor complain of it.
             os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
             from everturn.cli.runtime import RuntimeCommand, run_runtime  # noqa: PLC0415
 
             return run_runtime(settings, runtime_command(RuntimeCommand, options, app_command))
         case "chat" if options.user is None:
-            settings = load_settings()
+            settings = _settings_of_service()
             from everturn.cli.apart import run_chat_service  # noqa: PLC0415
 
             run_chat_service(settings)
         case "memory":
-            settings = load_settings()
+            settings = _settings_of_service()
             from everturn.cli.apart import run_memory_service  # noqa: PLC0415
 
             run_memory_service(settings)
@@ -80,6 +83,13 @@ def _run(options: argparse.Namespace, app_command: Sequence[str]) -> int:
         case "version":
             print(__version__)
     return EXIT_DONE
+
+
+def _settings_of_service() -> Settings:
+    """A wrong one is told before the long import, of which nothing is garbage: `spare_collector` goes on from there."""
+    settings = load_settings()
+    gc.disable()
+    return settings
 
 
 def _refuse(sentence: str, code: int) -> int:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -11,6 +12,8 @@ from collections.abc import Callable
 log = logging.getLogger(__name__)
 
 _EXIT_AT_ONCE = 0
+# Thresholds of the garbage collector's three generations.
+_YOUNG_OBJECTS, _YOUNG_COLLECTIONS, _OLDER_COLLECTIONS = 20_000, 10, 10
 
 
 class Deadline:
@@ -60,3 +63,15 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     except ImportError:
         return None
     return uvloop.new_event_loop
+
+
+def spare_collector() -> None:
+    """What the start has made stays for good: let the garbage collector pass it over, and look at the rest less often.
+
+    A collection stops the loop, and one of everything takes a tenth of a second here. What a turn leaves behind is
+    freed without it, cycles aside (https://docs.python.org/3/library/gc.html#gc.freeze).
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_YOUNG_OBJECTS, _YOUNG_COLLECTIONS, _OLDER_COLLECTIONS)
+    gc.enable()

@@ -16,7 +16,7 @@ from everturn.cli.app_process import AppProcess
 from everturn.cli.banner import address
 from everturn.cli.listeners import WebServer, allow_many_connections, listen
 from everturn.cli.peer_socket import among_neighbours
-from everturn.cli.process import Deadline, end_at_once, loop_factory, stop_signal
+from everturn.cli.process import Deadline, end_at_once, loop_factory, spare_collector, stop_signal
 from everturn.contracts.events import CHAT_APP_ID, MEMORY_APP_ID
 from everturn.errors import SettingError
 from everturn.runtime.embedded import EmbeddedRuntime, RuntimeOptions
@@ -130,6 +130,7 @@ async def _run(settings: Settings, command: RuntimeCommand, apps: Sequence[_App]
         if command.app_id is not None:
             neighbours = runtime.join(PeerFolder(settings.data_dir / "apps", command.app_id), command.app_id)
             await stack.enter_async_context(among_neighbours(neighbours, _GOODBYE_S))
+        spare_collector()
         _say_what_runs(settings, sidecars)
         process = None
         if command.command:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from everturn.chat.turn import CHAT_WORKFLOW
 from everturn.cli.banner import print_banner, print_model_warning, print_slow_start
 from everturn.cli.faults import add_fault_routes
 from everturn.cli.listeners import WebServer, allow_many_connections, listen
-from everturn.cli.process import Deadline, end_at_once, loop_factory, stop_signal
+from everturn.cli.process import Deadline, end_at_once, loop_factory, spare_collector, stop_signal
 from everturn.contracts.events import CHAT_APP_ID, MEMORY_APP_ID
 from everturn.errors import TransientError
 from everturn.memory.app import create_app as create_memory_app
@@ -35,8 +34,6 @@ _SLOW_START_S = 2.0
 _SHARE_OF_WAITERS = 0.6
 # so long they have to be answered; the rest is for the work behind them.
 _SHARE_OF_REQUESTS = 0.8
-# Thresholds of the garbage collector's three generations.
-_YOUNG_OBJECTS, _YOUNG_COLLECTIONS, _OLDER_COLLECTIONS = 20_000, 10, 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +66,6 @@ def run_up(settings: Settings, options: UpOptions) -> None:
 
 async def _up(settings: Settings, options: UpOptions) -> None:
     stopping = stop_signal()
-    gc.disable()  # nothing that a start makes is garbage: `_spare_collector` goes on from there
     loop = asyncio.get_running_loop()
     slow = loop.call_later(_SLOW_START_S, print_slow_start, settings)
     async with contextlib.AsyncExitStack() as stack:
@@ -77,7 +73,7 @@ async def _up(settings: Settings, options: UpOptions) -> None:
         deadline = Deadline(settings.shutdown_s)
         running = await _start(settings, options, stack, deadline)
         slow.cancel()
-        _spare_collector()
+        spare_collector()
         print_banner(settings, resumed=running.runtime.resumed_of(CHAT_WORKFLOW))
         warning = asyncio.create_task(print_model_warning(settings))
         await stopping.wait()
@@ -116,18 +112,6 @@ async def _start(
     for server in servers:
         server.start()
     return _Running(runtime, servers, chat.state.release_waiters)
-
-
-def _spare_collector() -> None:
-    """What the start has made stays for good: let the garbage collector pass it over, and look at the rest less often.
-
-    A collection stops the loop, and one of everything takes a tenth of a second here. What a turn leaves behind is
-    freed without it, cycles aside (https://docs.python.org/3/library/gc.html#gc.freeze).
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_YOUNG_OBJECTS, _YOUNG_COLLECTIONS, _OLDER_COLLECTIONS)
-    gc.enable()
 
 
 def _runtime_options(settings: Settings) -> RuntimeOptions:
