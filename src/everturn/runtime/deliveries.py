@@ -134,13 +134,15 @@ class Subscriber:
     def _fill(self) -> None:
         room = self._room()
         if room <= 0:
+            self._more_on_disk = True  # for whoever makes room
             if not self._held and self._pause_left_s() > 0:
                 self._arm(self._paused_until)
             return
         limit = room + len(self._in_flight)
+        now = self._context.clock.now()  # one for both: what falls due between two would be in neither
         try:
-            due = self._context.store.due(self._id, self._longest_delay_s, limit)
-            next_due = self._context.store.next_due(self._id) if len(due) < limit else None
+            due = self._context.store.due(self._id, now, self._longest_delay_s, limit)
+            next_due = self._context.store.next_due(self._id, now) if len(due) < limit else None
         except TransientError as error:
             self._pause("messages_unreadable", error)
             return

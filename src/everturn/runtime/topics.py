@@ -123,18 +123,18 @@ class TopicStore:
 
         return await self._database.write(job)
 
-    def due(self, subscriber_id: int, longest_delay_s: float, limit: int) -> list[Delivery]:
-        """What is due now, longest due first, at most `limit`.
+    def due(self, subscriber_id: int, now: float, longest_delay_s: float, limit: int) -> list[Delivery]:
+        """What is due at `now`, longest due first, at most `limit`.
 
         What would be due later than in `longest_delay_s` is due too: the clock was set back since.
         """
-        bindings = {"subscriber": subscriber_id, "now": self._clock.now(), "longest": longest_delay_s, "limit": limit}
+        bindings = {"subscriber": subscriber_id, "now": now, "longest": longest_delay_s, "limit": limit}
         rows = self._database.read(_DUE, bindings)
         return [Delivery(*row) for row in rows]
 
-    def next_due(self, subscriber_id: int) -> float | None:
-        """When the next message is due that is not due yet."""
-        due_at: float | None = self._database.read(_NEXT_DUE, (subscriber_id, self._clock.now()))[0][0]
+    def next_due(self, subscriber_id: int, now: float) -> float | None:
+        """When the next message is due that is not due at `now`."""
+        due_at: float | None = self._database.read(_NEXT_DUE, (subscriber_id, now))[0][0]
         return due_at
 
     async def taken(self, subscriber_id: int, message_id: int) -> None:
