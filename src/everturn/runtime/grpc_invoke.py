@@ -36,7 +36,7 @@ class InvokeCalls:
     async def invoke(self, request: InvokeServiceRequest, metadata: Mapping[str, str]) -> InvokeResponse:
         """Raises DaprError where the app gave no answer, RpcFault where its answer was no success."""
         response = await invoke_app(
-            self._app.blocks.channels, self._app.app_id, request.id, http_request(request.message, metadata)
+            self._app.blocks, self._app.app_id, request.id, http_request(request.message, metadata)
         )
         if not 200 <= response.status < 300:
             code = CODE_OF_STATUS.get(response.status, grpc.StatusCode.UNKNOWN)

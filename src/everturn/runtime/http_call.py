@@ -10,6 +10,7 @@ from everturn.runtime.channels import AppChannels
 from everturn.runtime.clock import Clock
 from everturn.runtime.components import Components
 from everturn.runtime.dapr_errors import DaprError, malformed
+from everturn.runtime.invocation_policies import InvocationPolicies
 from everturn.runtime.pubsub import Broker
 from everturn.runtime.secrets import SecretStore, open_secret_store
 from everturn.runtime.state import StateFile, StateStore
@@ -31,6 +32,7 @@ class BuildingBlocks:
     channels: AppChannels
     broker: Broker
     secret_stores: Mapping[str, SecretStore]
+    policies: InvocationPolicies
 
     @property
     def database(self) -> Database:
@@ -54,6 +56,7 @@ class BuildingBlocks:
             AppChannels(),
             Broker(database, clock, components),
             {name: store for name, store in opened.items() if store is not None},
+            InvocationPolicies(components, clock),
         )
 
 

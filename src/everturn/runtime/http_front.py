@@ -73,7 +73,7 @@ class HttpFront:
         try:
             if "dapr-app-id" in request.headers:
                 app_id = request.headers["dapr-app-id"]
-                return await invoke_app(self.app.blocks.channels, self.app.app_id, app_id, request)
+                return await invoke_app(self.app.blocks, self.app.app_id, app_id, request)
             handler, parts = _find_route(request.method, path)
             return await handler(self.app, Call(request, parts, _metadata(query)))
         except DaprError as error:

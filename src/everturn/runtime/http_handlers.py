@@ -26,7 +26,7 @@ async def invoke(app: AppView, call: Call) -> Response:
     request = call.request
     _, mark, query = request.target.partition("?")
     onward = Request(request.method, f"/{call.parts['path']}{mark}{query}", request.headers, request.body)
-    return await invoke_app(app.blocks.channels, app.app_id, call.part("app"), onward)
+    return await invoke_app(app.blocks, app.app_id, call.part("app"), onward)
 
 
 async def get_secret(app: AppView, call: Call) -> Response:

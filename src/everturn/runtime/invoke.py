@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from everturn.errors import TransientError
-from everturn.runtime.channels import AppChannels
 from everturn.runtime.dapr_errors import DaprError
+from everturn.runtime.http_call import BuildingBlocks
 from everturn.runtime.method_path import onward_path
 from everturn.sidecar.wire import Request, Response
 
@@ -26,13 +26,15 @@ _NOT_PASSED_ON = frozenset(
 )
 
 
-async def invoke_app(channels: AppChannels, caller: str, app_id: str, request: Request) -> Response:
+async def invoke_app(blocks: BuildingBlocks, caller: str, app_id: str, request: Request) -> Response:
     """Send `request` (its target is the method's path and query) to `app_id`; its answer, whatever the status.
+
+    What Resiliency files say of that app is applied.
 
     Raises DaprError (500 ERR_DIRECT_INVOKE) where there is no such app, its path cannot be handed on, or it gave no
     answer.
     """
-    channel = channels.find(app_id)
+    channel = blocks.channels.find(app_id)
     if channel is None:
         raise _failed(app_id, "failed to resolve address: no host found with the given ID")
     path, mark, query = request.target.partition("?")
@@ -41,8 +43,9 @@ async def invoke_app(channels: AppChannels, caller: str, app_id: str, request: R
     except ValueError as error:
         raise _failed(app_id, str(error)) from error
     headers = {**_passed_on(request.headers), "dapr-caller-app-id": caller, "dapr-callee-app-id": app_id}
+    onward = Request(request.method, target, headers, request.body)
     try:
-        response = await channel.send(Request(request.method, target, headers, request.body))
+        response = await blocks.policies.call(caller, app_id, path, lambda: channel.send(onward))
     except TransientError as error:
         raise _failed(app_id, error.message) from error
     return Response(response.status, _passed_on(response.headers), response.body)

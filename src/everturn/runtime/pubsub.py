@@ -178,7 +178,7 @@ class Broker:
         for item in wanted:
             if item in kept:
                 continue
-            policy = self._components.delivery_retry(item.pubsub)
+            policy = self._components.delivery_retry(item.pubsub, app_id.partition("||")[0])
             subscriber = Subscriber(ids[item.pubsub, item.topic], item, channel, policy, self._context)
             self._subscribers.append(subscriber)
             if not self._away:

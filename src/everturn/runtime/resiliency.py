@@ -1,4 +1,4 @@
-"""Retry policies of Dapr's Resiliency resource (https://docs.dapr.io/operations/resiliency/policies/retries/)."""
+"""The policies of Dapr's Resiliency resource (https://docs.dapr.io/operations/resiliency/policies/)."""
 
 import re
 from collections.abc import Callable
@@ -26,10 +26,11 @@ def duration_s(text: str) -> float:
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often and how soon a failed delivery is tried again.
+    """How often and how soon a failed delivery or call is tried again.
 
     Defaults of an exponential policy: 0.5 s first, factor 1.5, half of it random, at most 60 s
-    (github.com/cenkalti/backoff v4, which Dapr uses). `max_retries` -1 means for ever.
+    (github.com/cenkalti/backoff v4, which Dapr uses). `max_retries` -1 means for ever. `statuses`: ranges of HTTP
+    statuses that are worth another try, None where every failure is.
     """
 
     kind: Literal["constant", "exponential"] = "constant"
@@ -39,6 +40,7 @@ class RetryPolicy:
     randomization: float = 0.5
     max_interval_s: float = 60.0
     max_retries: int = -1
+    statuses: tuple[tuple[int, int], ...] | None = None
 
     @property
     def longest_delay_s(self) -> float:
@@ -46,6 +48,10 @@ class RetryPolicy:
         if self.kind == "constant":
             return self.duration_s
         return self.max_interval_s * (1 + self.randomization)
+
+    def is_for(self, status: int) -> bool:
+        """Whether an answer with `status`, a failure, is worth another try."""
+        return self.statuses is None or any(first <= status <= last for first, last in self.statuses)
 
     def delay_s(self, attempts: int, uniform: Callable[[], float]) -> float | None:
         """Seconds to wait after the attempt number `attempts` (from 1), None where no further one is allowed.
@@ -65,3 +71,38 @@ class RetryPolicy:
 # What holds without any Resiliency file, and what components/resiliency.yaml says for real Dapr.
 DEFAULT_DELIVERY_RETRY = RetryPolicy(kind="exponential", max_interval_s=15.0, max_retries=-1)
 NO_RETRY = RetryPolicy(max_retries=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """`count op limit`, of the counts of a circuit breaker."""
+
+    count: str
+    op: str
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerPolicy:
+    """When a circuit breaker opens: where all conditions of `trip` hold after a failure. Times in seconds.
+
+    `interval_s`: after so long a time the counts of a closed one begin anew, 0 for never. `timeout_s`: so long it stays
+    open. `max_requests`: so many may try it out then, and close it by succeeding.
+    """
+
+    trip: tuple[Condition, ...] = (Condition("consecutiveFailures", ">", 5),)
+    interval_s: float = 0.0
+    timeout_s: float = 60.0
+    max_requests: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TargetPolicy:
+    """What holds for calls of one target; None stands for no time limit (seconds), no further try, no breaker."""
+
+    timeout_s: float | None = None
+    retry: RetryPolicy | None = None
+    breaker: BreakerPolicy | None = None
+
+
+NO_POLICY = TargetPolicy()

@@ -42,8 +42,8 @@ def test_our_files_subscribe_the_memory_service() -> None:
 
 
 def test_our_files_retry_as_the_defaults_do() -> None:
-    assert read_components(OURS).delivery_retry("pubsub") == DEFAULT_DELIVERY_RETRY
-    assert DEFAULT_COMPONENTS.delivery_retry("pubsub") == DEFAULT_DELIVERY_RETRY
+    assert read_components(OURS).delivery_retry("pubsub", "chat-service") == DEFAULT_DELIVERY_RETRY
+    assert DEFAULT_COMPONENTS.delivery_retry("pubsub", "any") == DEFAULT_DELIVERY_RETRY
 
 
 def test_the_defaults_have_the_names_of_our_files() -> None:
@@ -51,7 +51,7 @@ def test_the_defaults_have_the_names_of_our_files() -> None:
 
 
 def test_a_pubsub_that_no_resiliency_names_is_not_retried(tmp_path: Path) -> None:
-    assert read_components(tmp_path).delivery_retry("pubsub") == NO_RETRY
+    assert read_components(tmp_path).delivery_retry("pubsub", "any") == NO_RETRY
 
 
 def test_a_component_is_for_the_apps_of_its_scopes_only() -> None:
@@ -90,7 +90,7 @@ def test_a_constant_policy_with_an_end_is_read(tmp_path: Path) -> None:
         "  targets: {components: {my.pubsub: {inbound: {retry: few}}}}",
     )
 
-    assert read_components(folder).delivery_retry("my.pubsub") == RetryPolicy(duration_s=90, max_retries=3)
+    assert read_components(folder).delivery_retry("my.pubsub", "any") == RetryPolicy(duration_s=90, max_retries=3)
 
 
 @pytest.mark.parametrize(
