@@ -77,10 +77,22 @@ class WorkerThread:
         """Stop the worker, also one that still waits for its sidecar."""
         self._stopping.set()
         while True:  # a shutdown that comes before the start does nothing
-            await asyncio.to_thread(self._worker.shutdown)
+            shut_down = await asyncio.to_thread(self._shut_down)
             await asyncio.to_thread(self._thread.join, _JOIN_S)
-            if not self._thread.is_alive():
+            if shut_down and not self._thread.is_alive():
                 return
+
+    def _shut_down(self) -> bool:
+        """Whether the worker could be told: it names its loop's thread before it starts it, and then joins in vain."""
+        is_starting = self._thread.is_alive()
+        try:
+            self._worker.shutdown()
+        except RuntimeError:
+            if not is_starting:
+                raise
+            log.debug("worker_still_starting")
+            return False
+        return True
 
     def _run(self) -> None:
         while not self._stopping.is_set():
