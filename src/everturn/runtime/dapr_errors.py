@@ -17,6 +17,11 @@ class DaprError(EverturnError):
         self.code = code
 
 
+def not_saved(message: str) -> DaprError:
+    """500: the store does not take it as it is."""
+    return DaprError(500, "ERR_STATE_SAVE", message)
+
+
 def malformed(message: str) -> DaprError:
     """400: the request is not what the API asks for."""
     return DaprError(400, "ERR_MALFORMED_REQUEST", message)

@@ -3,7 +3,7 @@
 https://docs.dapr.io/reference/api/ says what each means; what is not in the table is UNIMPLEMENTED.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import grpc
@@ -24,9 +24,9 @@ from everturn.runtime.workflow_api import WorkflowApi
 _SERVICE = "dapr.proto.runtime.v1.Dapr"
 
 
-def dapr_handlers(app: AppView, connected_workers: Callable[[], int]) -> "grpc.GenericRpcHandler[Any, Any]":
+def dapr_handlers(app: AppView) -> "grpc.GenericRpcHandler[Any, Any]":
     """The calls of `app` to its sidecar."""
-    state, calls = StateCalls(app), _Calls(app, connected_workers)
+    state, calls = StateCalls(app), _Calls(app)
     handlers = {
         "GetState": unary(state.get, state_pb2.GetStateRequest),
         "GetBulkState": unary(state.get_bulk, state_pb2.GetBulkStateRequest),
@@ -44,6 +44,7 @@ def dapr_handlers(app: AppView, connected_workers: Callable[[], int]) -> "grpc.G
         "GetSecret": unary(calls.get_secret, secret_pb2.GetSecretRequest),
         "GetBulkSecret": unary(calls.get_bulk_secret, secret_pb2.GetBulkSecretRequest),
         "GetMetadata": unary(calls.get_metadata, metadata_pb2.GetMetadataRequest),
+        "SetMetadata": unary(calls.set_metadata, metadata_pb2.SetMetadataRequest),
     }
     if app.task_hub is not None:
         handlers |= _workflow_handlers(app.workflow_api())
@@ -67,9 +68,8 @@ def _workflow_handlers(api: WorkflowApi) -> "dict[str, grpc.RpcMethodHandler[Any
 class _Calls:
     """Publish, secrets, metadata."""
 
-    def __init__(self, app: AppView, connected_workers: Callable[[], int]) -> None:
+    def __init__(self, app: AppView) -> None:
         self._app = app
-        self._connected_workers = connected_workers
 
     async def publish(self, request: pubsub_pb2.PublishEventRequest, metadata: Mapping[str, str]) -> Empty:
         """Done once the message is on disk."""
@@ -109,6 +109,7 @@ class _Calls:
 
     async def get_metadata(self, _request: metadata_pb2.GetMetadataRequest) -> metadata_pb2.GetMetadataResponse:
         blocks, app_id = self._app.blocks, self._app.app_id
+        workers = self._app.own.connected_workers
         return metadata_pb2.GetMetadataResponse(
             id=app_id,
             runtime_version=DAPR_VERSION,
@@ -128,6 +129,11 @@ class _Calls:
                 )
                 for item in blocks.broker.subscriptions_of(app_id)
             ],
-            extended_metadata={"daprRuntimeVersion": DAPR_VERSION},
-            workflows=metadata_pb2.MetadataWorkflows(connected_workers=self._connected_workers()),
+            extended_metadata={**self._app.own.extended, "daprRuntimeVersion": DAPR_VERSION},
+            workflows=metadata_pb2.MetadataWorkflows(connected_workers=workers() if workers is not None else 0),
         )
+
+    async def set_metadata(self, request: metadata_pb2.SetMetadataRequest) -> Empty:
+        if request.key:
+            self._app.own.extended[request.key] = request.value
+        return Empty()

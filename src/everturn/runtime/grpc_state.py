@@ -8,7 +8,7 @@ from dapr.proto.common.v1.common_pb2 import StateItem, StateOptions
 from dapr.proto.runtime.v1 import state_pb2 as pb
 from google.protobuf.empty_pb2 import Empty
 
-from everturn.runtime.dapr_errors import DaprError, malformed
+from everturn.runtime.dapr_errors import DaprError, not_saved
 from everturn.runtime.http_call import AppView
 from everturn.runtime.state import Write
 
@@ -108,7 +108,7 @@ def _ttl_s(metadata: Mapping[str, str]) -> int | None:
     try:
         seconds = int(given)
     except ValueError as error:
-        raise malformed("ttlInSeconds must be a whole number") from error
+        raise not_saved("ttlInSeconds must be a whole number") from error
     if seconds < -1:
-        raise malformed("ttlInSeconds must not be negative")
+        raise not_saved("ttlInSeconds must not be negative")
     return seconds if seconds > 0 else None

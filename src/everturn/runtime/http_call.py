@@ -1,7 +1,7 @@
 """What a handler of Dapr's HTTP API is given: whose sidecar it is, and the call."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
@@ -60,6 +60,15 @@ class BuildingBlocks:
         )
 
 
+@dataclass(slots=True)
+class OwnMetadata:
+    """What a sidecar tells of itself beyond its components: what it was told to (`extended`), until it ends, and how
+    many streams of workflow work are open; None where the worker is in the process."""
+
+    extended: dict[str, str] = field(default_factory=dict)
+    connected_workers: Callable[[], int] | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class AppView:
     """The building blocks as one app sees them. `task_hub` is None where no workflows are run."""
@@ -67,6 +76,7 @@ class AppView:
     app_id: str
     blocks: BuildingBlocks
     task_hub: TaskHub | None = None
+    own: OwnMetadata = field(default_factory=OwnMetadata)
     _stores: dict[str, StateStore] = field(default_factory=dict)
 
     def state_store(self, name: str) -> StateStore:

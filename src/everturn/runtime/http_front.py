@@ -24,6 +24,7 @@ _ROUTES: tuple[tuple[frozenset[str] | None, str, _Handler], ...] = (
     (_READ, "healthz", http_handlers.get_health),
     (_READ, "healthz/outbound", http_handlers.get_outbound_health),
     (_READ, "metadata", http_handlers.get_metadata),
+    (frozenset({"PUT"}), "metadata/{key}", http_handlers.put_metadata),
     (_WRITE, "state/{store}", http_state.save_state),
     (_WRITE, "state/{store}/bulk", http_state.get_bulk_state),
     (_WRITE, "state/{store}/transaction", http_state.transact_state),

@@ -60,15 +60,23 @@ async def get_outbound_health(_app: AppView, _call: Call) -> Response:
 
 async def get_metadata(app: AppView, _call: Call) -> Response:
     components = [item for item in app.blocks.components.components.values() if item.is_for(app.app_id)]
+    workers = app.own.connected_workers
     return json_response(
         {
             "id": app.app_id,
             "runtimeVersion": DAPR_VERSION,
             "components": [_shown_component(item) for item in components],
             "subscriptions": [_shown_subscription(item) for item in app.blocks.broker.subscriptions_of(app.app_id)],
-            "extended": {"daprRuntimeVersion": DAPR_VERSION},
+            "extended": {**app.own.extended, "daprRuntimeVersion": DAPR_VERSION},
+            **({"workflows": {"connectedWorkers": workers()}} if workers is not None else {}),
         }
     )
+
+
+async def put_metadata(app: AppView, call: Call) -> Response:
+    """204; the body is the value."""
+    app.own.extended[call.part("key")] = call.request.body.decode("utf-8", "replace")
+    return NO_CONTENT
 
 
 def _shown_component(component: Component) -> dict[str, object]:

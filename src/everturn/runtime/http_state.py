@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from everturn.runtime.dapr_errors import DaprError, malformed
+from everturn.runtime.dapr_errors import DaprError, malformed, not_saved
 from everturn.runtime.http_call import JSON, NO_CONTENT, AppView, Call
 from everturn.runtime.raw_json import JsonError, JsonReader
 from everturn.runtime.state import Write
@@ -27,7 +27,7 @@ async def get_state(app: AppView, call: Call) -> Response:
 
 
 async def get_bulk_state(app: AppView, call: Call) -> Response:
-    """An element for each key, in order; `data` is left out where there is none."""
+    """An element for each key, in order; `data` is left out where there is none, or it is no JSON."""
     store = app.state_store(call.part("store"))
     keys = _parse(call.request.body, _read_keys)
     return Response(200, JSON, b"[" + b",".join(_bulk_item(key, store.get(key)) for key in keys) + b"]")
@@ -149,9 +149,9 @@ def _ttl_s(metadata: Mapping[str, Any]) -> int | None:
     try:
         seconds = int(given)
     except (TypeError, ValueError) as error:
-        raise malformed("ttlInSeconds must be a whole number") from error
+        raise not_saved("ttlInSeconds must be a whole number") from error
     if seconds < -1:
-        raise malformed("ttlInSeconds must not be negative")
+        raise not_saved("ttlInSeconds must not be negative")
     return seconds if seconds > 0 else None
 
 
@@ -159,7 +159,20 @@ def _bulk_item(key: str, found: Found | None) -> bytes:
     name = json.dumps(key).encode()
     if found is None:
         return b'{"key":' + name + b"}"
+    if not _is_json(found.value):
+        return b'{"key":' + name + b',"error":"the value is no JSON"}'
     return b'{"key":' + name + b',"data":' + found.value + b',"etag":"' + found.etag.encode() + b'"}'
+
+
+def _is_json(value: bytes) -> bool:
+    """What was saved over gRPC may be any bytes; Dapr answers with nothing at all where such a value is asked for."""
+    try:
+        reader = JsonReader(value)
+        reader.raw()
+        reader.finish()
+    except JsonError:
+        return False
+    return True
 
 
 def _rfc3339(seconds: float) -> str:

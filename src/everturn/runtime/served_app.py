@@ -31,5 +31,6 @@ class ServedApp:
         app_id = front.app_id
         engine.register(app_id, worker)
         hub = task_hub_handlers(task_hub, worker, lambda: engine.try_again(app_id))
-        dapr = dapr_handlers(front.app, lambda: worker.connected)
+        front.app.own.connected_workers = lambda: worker.connected
+        dapr = dapr_handlers(front.app)
         return cls(app_id, as_asgi(front), GrpcServer([hub, dapr], api_token=front.api_token), worker)

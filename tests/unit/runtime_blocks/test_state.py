@@ -226,7 +226,6 @@ async def test_a_key_with_two_bars_is_refused(sidecar: Transport) -> None:
         b'[{"key":"k","value":1}] x',
         b'[{"key":"k","value":',
         b'[{"key":7,"value":1}]',
-        b'[{"key":"k","value":1,"metadata":{"ttlInSeconds":"soon"}}]',
         b'[{"key":"\\ud800","value":1}]',
         b"\xff",
         b'[{"key":"k","value":' + b"[" * 100_000 + b"]" * 100_000 + b"}]",
@@ -236,6 +235,15 @@ async def test_a_body_that_is_no_list_of_saves_is_refused(sidecar: Transport, bo
     response = await sidecar.send(Request("POST", STORE, {}, body))
 
     assert (response.status, error_code(response)) == (400, "ERR_MALFORMED_REQUEST")
+    assert (await get(sidecar, "k")).status == 204
+
+
+async def test_a_time_to_live_that_is_no_number_is_not_saved(sidecar: Transport) -> None:
+    body = b'[{"key":"k","value":1,"metadata":{"ttlInSeconds":"soon"}}]'
+
+    response = await sidecar.send(Request("POST", STORE, {}, body))
+
+    assert (response.status, error_code(response)) == (500, "ERR_STATE_SAVE")
     assert (await get(sidecar, "k")).status == 204
 
 
