@@ -1,6 +1,7 @@
 """A program written with Dapr's Python SDK, beside a sidecar: its workflow worker and its clients."""
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -99,6 +100,13 @@ class Program:
     def history(self, instance_id: str) -> list[str]:
         events = settled(lambda: self.workflows.get_workflow_history(instance_id))
         return [event.event_type.name for event in events]
+
+
+def until(look: Callable[[], bool]) -> None:
+    """Look again and again until `look` says yes."""
+    give_up_at = time.monotonic() + PATIENCE_S
+    while not look():
+        assert time.monotonic() < give_up_at, "it did not come"
 
 
 def settled(read: Callable[[], T]) -> T:
