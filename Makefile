@@ -7,6 +7,8 @@ PYTHON ?=
 ARGS ?=
 BIN := .venv/bin
 SETUP := PYTHON='$(PYTHON)' sh tools/setup.sh
+NEEDS_WRK := command -v wrk >/dev/null || apt-get install -y wrk >/dev/null 2>&1 || \
+	{ echo 'make bench loads the services with wrk, which is not here: apt install wrk, or brew install wrk.' >&2; exit 1; }
 
 .DEFAULT_GOAL := list
 .PHONY: list up test check format bench chaos dapr up-dapr conformance bench-dapr clean
@@ -25,8 +27,7 @@ list:
 	@echo '  make dapr     build real Dapr from its Go modules, once (about five minutes, needs Go)'
 	@echo '  make up-dapr  start both services on real Dapr, with a sidecar each and Redis'
 	@echo '  make conformance  run the same tests on the embedded runtime and on real Dapr'
-	@echo
-	@echo '  planned: bench-dapr'
+	@echo '  make bench-dapr   measure a turn on real Dapr, in one process and apart (ten minutes)'
 
 up:
 	@$(SETUP) runtime
@@ -75,12 +76,13 @@ conformance:
 
 bench:
 	@$(SETUP) dev
-	@command -v wrk >/dev/null || apt-get install -y wrk >/dev/null 2>&1 || \
-		{ echo 'make bench loads the service with wrk, which is not here: apt install wrk, or brew install wrk.' >&2; exit 1; }
+	@$(NEEDS_WRK)
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 bench-dapr:
-	@echo 'make $@ is planned and not built yet.' >&2; exit 1
+	@$(SETUP) dev
+	@$(NEEDS_WRK)
+	@$(BIN)/python -m benchmarks.dapr $(ARGS)
 
 clean:
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build

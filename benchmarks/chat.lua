@@ -1,8 +1,8 @@
 -- The load of `wrk`: each request is a new message, with a key of its own, in the next of so many sessions.
--- Arguments: a name that makes ids new, the number of sessions, the length of a message in characters, and perhaps the
--- name of the only session.
+-- Arguments: a name that makes ids new, the number of sessions, the length of a message in characters, the name of the
+-- only session or nothing, and the path.
 
-local name, sessions, text, only
+local name, sessions, text, only, path
 local sent = 0
 
 function init(args)
@@ -10,6 +10,7 @@ function init(args)
   local sentence = "The meeting about the harvest is on Tuesday at ten, in the room with the blue door. "
   text = string.sub(string.rep(sentence, math.ceil(tonumber(args[3]) / #sentence)), 1, tonumber(args[3]))
   only = args[4] ~= "" and args[4] or nil
+  path = args[5]
 end
 
 function request()
@@ -19,7 +20,7 @@ function request()
   local body = string.format(
     '{"user_id":"%s","text":"%d %s","metadata":{"session_id":"%s"}}', session, sent, text, session
   )
-  return wrk.format("POST", "/chat/", headers, body)
+  return wrk.format("POST", path, headers, body)
 end
 
 -- What is no 2xx or 3xx counts as an error of status; a 202 would be a turn that was not waited for, and is none here:

@@ -31,17 +31,18 @@ class Load:
         return self.requests / self.seconds
 
 
-def post_chat(url: str, *, connections: int, seconds: float, sessions: int, session: str = "") -> Load:
+def post_chat(
+    url: str, *, connections: int, seconds: float, sessions: int, session: str = "", path: str = "/chat/"
+) -> Load:
     """Send new messages over so many connections for so long, in turn to so many sessions. Raises NoWrkError.
 
-    The sessions are new ones, or the one that `session` names.
+    The sessions are new ones, or the one that `session` names. `path` may be another route that takes a message.
     """
     wrk = shutil.which("wrk")
     if wrk is None:
         raise NoWrkError("wrk is not installed: apt install wrk, or brew install wrk")
     name = uuid.uuid4().hex[:12]
     command = [wrk, "-t1", f"-c{connections}", f"-d{seconds:.0f}s", "--timeout", "60s", "-s", str(_SCRIPT), url]
-    done = subprocess.run(
-        [*command, "--", name, str(sessions), str(_MESSAGE_CHARS), session], capture_output=True, text=True, check=True
-    )
+    arguments = [name, str(sessions), str(_MESSAGE_CHARS), session, path]
+    done = subprocess.run([*command, "--", *arguments], capture_output=True, text=True, check=True)
     return Load(**json.loads(done.stdout.strip().splitlines()[-1]))

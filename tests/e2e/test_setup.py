@@ -89,8 +89,11 @@ def test_an_index_that_cannot_be_reached_says_what_to_check(clone: Path) -> None
     assert (clone / ".venv" / "setup.log").read_text()
 
 
-def test_what_is_planned_says_so(clone: Path) -> None:
-    done = make(clone, "bench-dapr")
+def test_a_benchmark_without_its_load_generator_says_what_to_install(clone: Path) -> None:
+    (clone / "tools" / "setup.sh").write_text("exit 0\n")
 
-    assert done.returncode != 0
-    assert "planned" in done.stderr
+    for target in ("bench", "bench-dapr"):
+        done = make(clone, target)
+
+        assert done.returncode != 0
+        assert "apt install wrk" in done.stderr

@@ -88,14 +88,14 @@ def sidecar(layout: Layout, name: str, secrets: Mapping[str, str]) -> Command:
     return Command(f"{name}-sidecar", arguments, environment, f"{HOST}:{ports.http}")
 
 
-def service(layout: Layout, name: str, settings: Mapping[str, str], stop_s: float) -> Command:
+def service(layout: Layout, name: str, settings: Mapping[str, str], stop_s: float, app: str | None = None) -> Command:
     """The service `name` (`chat`, `memory`, `chat-2` and so on), as its users start it beside a sidecar.
 
-    `settings` win over the ports that the layout has.
+    `settings` win over the ports that the layout has. `app`: where uvicorn finds another app to take its place.
     """
     ports = layout.ports.services[name]
     module = "memory" if name == "memory" else "chat"
-    arguments = [sys.executable, "-m", "uvicorn", f"everturn.{module}.app:app"]
+    arguments = [sys.executable, "-m", "uvicorn", app or f"everturn.{module}.app:app"]
     arguments += ["--host", HOST, "--port", str(ports.app), "--no-access-log"]
     sidecar_ports = {"DAPR_HTTP_PORT": str(ports.http), "DAPR_GRPC_PORT": str(ports.grpc)}
     environment = {**os.environ, **sidecar_ports, **settings}

@@ -43,12 +43,14 @@ class StoppedError(Exception):
 class DaprSystem:
     """The processes of a system in `layout`, by name.
 
-    `settings`: environment of the services beyond this process's; `own_settings`: of one of them, by its name.
+    `settings`: environment of the services beyond this process's; `own_settings`: of one of them, by its name. `apps`:
+    where uvicorn finds an app that takes a service's place.
     """
 
     layout: Layout
     settings: Mapping[str, str] = field(default_factory=dict)
     own_settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    apps: Mapping[str, str] = field(default_factory=dict)
     stop_s: float = 10.0
     told: Callable[[Process], None] = lambda _: None
     stopping: threading.Event = field(default_factory=threading.Event)
@@ -159,7 +161,7 @@ class DaprSystem:
                 return commands.scheduler(self.layout)
             case _ if name in self.layout.ports.services:
                 settings = {**self.settings, **self.own_settings.get(name, {})}
-                return commands.service(self.layout, name, settings, self.stop_s)
+                return commands.service(self.layout, name, settings, self.stop_s, self.apps.get(name))
             case _:
                 redis = {"REDIS_HOST": f"{HOST}:{self.layout.ports.redis}", "REDIS_PASSWORD": self._password}
                 return commands.sidecar(self.layout, name.removesuffix("-sidecar"), self.settings_of_sidecars(redis))

@@ -22,6 +22,7 @@ from everturn.runtime.embedded import EmbeddedRuntime, RuntimeOptions
 from everturn.settings import Settings
 from everturn.sidecar.asgi_transport import AsgiTransport
 from everturn.sidecar.wire import Request, Response, Transport
+from everturn.sidecar.workflows import Sidecar
 
 if TYPE_CHECKING:
     from agents import Model
@@ -38,11 +39,15 @@ _SHARE_OF_REQUESTS = 0.8
 
 @dataclass(frozen=True, slots=True)
 class UpOptions:
-    """`faults` opens the switches for faults. A model, where one is given, is used and not that of the settings."""
+    """`faults` opens the switches for faults. A model, where one is given, is used and not that of the settings.
+
+    `create_chat`: what makes the chat service's app.
+    """
 
     faults: bool = False
     chat_model: "Model | None" = None
     summary_model: "Model | None" = None
+    create_chat: "Callable[[Settings, Sidecar, Model | None], FastAPI]" = create_chat_app
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +105,7 @@ async def _start(
     stack.push_async_callback(lambda: runtime.stop(deadline.left_s()))
     memory_channel, chat_channel = _AppChannel(), _AppChannel()
     memory = create_memory_app(settings, runtime.add_app(MEMORY_APP_ID, memory_channel), options.summary_model)
-    chat = create_chat_app(settings, runtime.add_app(CHAT_APP_ID, chat_channel), options.chat_model)
+    chat = options.create_chat(settings, runtime.add_app(CHAT_APP_ID, chat_channel), options.chat_model)
     if options.faults:
         add_fault_routes(memory.router, runtime)
     for app, channel in ((memory, memory_channel), (chat, chat_channel)):

@@ -1,0 +1,157 @@
+"""`make bench-dapr`: a turn on real Dapr, in one process and apart on the embedded runtime, and the floor under each.
+
+All three systems run at once and are loaded in turn, in short pieces, so that a slow minute of the machine is a slow
+minute for each of them. A figure is the median of its pieces; a piece begins when its system is idle.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections import defaultdict
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tools.dapr.build import BuildError, build
+from tools.dapr.commands import MissingRedisError
+from tools.dapr.system import SystemFailedError
+
+from benchmarks.dapr_systems import APART, DAPR, ONE_PROCESS, Running, apart, in_one_process, on_dapr
+from benchmarks.load import Load, NoWrkError, post_chat
+from benchmarks.report import Figure, Report, median
+
+_PATHS = {"bare workflow": "/bench/bare", "floor": "/bench/floor", "turn": "/chat/"}
+# Into how many pieces a load is cut, by how many requests are sent at once: many at once need time to be answered.
+_PIECES = {1: 5, 16: 3, 64: 3}
+_WARM_UP_S = 2
+_SHORTEST_S = 1  # of a load by wrk
+_SESSIONS = 512
+# Issue 5: of the turn on real Dapr over the floor on it, one at a time.
+_MOST_OVER_FLOOR = 1.3
+
+
+class TooSlowError(Exception):
+    """A system answered nothing while it was loaded."""
+
+
+@dataclass(slots=True)
+class Cell:
+    """What was seen of one kind of request at one width on one system. `cpu_ms`: CPU a request, by process."""
+
+    loads: list[Load] = field(default_factory=list)
+    cpu_ms: list[dict[str, float]] = field(default_factory=list)
+    unanswered: int = 0
+
+    @property
+    def p50_ms(self) -> float:
+        return median([load.p50_ms for load in self.loads])
+
+    @property
+    def per_second(self) -> float:
+        return median([load.per_second for load in self.loads])
+
+    @property
+    def errors(self) -> int:
+        return sum(load.errors for load in self.loads)
+
+    def cpu_of(self, process: str) -> float:
+        return median([each[process] for each in self.cpu_ms])
+
+
+# By system, kind and width.
+Cells = dict[tuple[str, str, int], Cell]
+
+
+def main() -> int:
+    options = _options()
+    report = Report(seed=0)
+    try:
+        build()
+        report.begin()
+        report.add(_figures(_measure(options.seconds)))
+    except (BuildError, MissingRedisError, SystemFailedError, NoWrkError, TooSlowError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"\nwritten to {report.save()}")
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.dapr", description="Measure Everturn on real Dapr.")
+    parser.add_argument(
+        "--seconds", type=float, default=15, help="length of each of the 27 loads, taken in three to five pieces"
+    )
+    return parser.parse_args()
+
+
+def _measure(seconds: float) -> Cells:
+    cells: Cells = defaultdict(Cell)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="everturn-bench-")))
+        systems = [
+            stack.enter_context(on_dapr(folder / "dapr")),
+            stack.enter_context(in_one_process(folder / "up")),
+            stack.enter_context(apart(folder / "apart")),
+        ]
+        for system in systems:
+            for path in _PATHS.values():
+                post_chat(system.chat_url, connections=4, seconds=_WARM_UP_S, sessions=_SESSIONS, path=path)
+        for piece in range(max(_PIECES.values())):
+            for width in (width for width, pieces in _PIECES.items() if piece < pieces):
+                for system in systems:
+                    for kind in _PATHS:
+                        _load(cells[system.name, kind, width], system, kind, width, seconds / _PIECES[width])
+    unanswered = [" ".join(map(str, key)) for key, cell in cells.items() if not cell.loads]
+    if unanswered:
+        raise TooSlowError(f"no answer within {seconds:g} s: {', '.join(unanswered)}: give it more --seconds")
+    return cells
+
+
+def _load(cell: Cell, system: Running, kind: str, width: int, seconds: float) -> None:
+    system.settle()
+    before = system.cpu_s()
+    length = max(_SHORTEST_S, round(seconds))
+    load = post_chat(system.chat_url, connections=width, seconds=length, sessions=_SESSIONS, path=_PATHS[kind])
+    after = system.cpu_s()
+    if not load.requests:
+        cell.unanswered += 1
+        return
+    cell.loads.append(load)
+    cell.cpu_ms.append({name: (after[name] - before[name]) * 1e3 / load.requests for name in after})
+
+
+def _figures(cells: Cells) -> list[Figure]:
+    figures = [figure for system in (DAPR, ONE_PROCESS, APART) for figure in _figures_of(cells, system)]
+    for process in cells[DAPR, "turn", 1].cpu_ms[0]:
+        cpu = {kind: cells[DAPR, kind, 1].cpu_of(process) for kind in ("floor", "turn")}
+        figures += [Figure("dapr", f"{DAPR}: CPU of {process}, {kind}", cpu[kind], "ms") for kind in cpu]
+    failed = sum(cell.errors for cell in cells.values())
+    unanswered = sum(cell.unanswered for cell in cells.values())
+    return [
+        *figures,
+        Figure.at_most("dapr", "requests that failed", failed, "", 0),
+        Figure("dapr", "pieces too short for an answer", unanswered, ""),
+    ]
+
+
+def _figures_of(cells: Cells, system: str) -> list[Figure]:
+    alone = [Figure("dapr", f"{system}: {kind}, p50", cells[system, kind, 1].p50_ms, "ms") for kind in _PATHS]
+    many = [
+        Figure("dapr", f"{system}: {kind}, {width} at once", cells[system, kind, width].per_second, "a second")
+        for width in (16, 64)
+        for kind in _PATHS
+    ]
+    name, ratio = f"{system}: turn over its floor", _over_floor(cells, system)
+    if system == DAPR:
+        return [*alone, *many, Figure.at_most("dapr", name, ratio, "times", _MOST_OVER_FLOOR)]
+    return [*alone, *many, Figure("dapr", name, ratio, "times")]
+
+
+def _over_floor(cells: Cells, system: str) -> float:
+    """How many times as long as the floor a turn takes, one at a time: the median of the pieces' ratios."""
+    turns, floors = cells[system, "turn", 1].loads, cells[system, "floor", 1].loads
+    return median([turn.p50_ms / floor.p50_ms for turn, floor in zip(turns, floors, strict=False)])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
