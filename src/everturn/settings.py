@@ -56,6 +56,11 @@ class Settings(BaseSettings):
     model_base_url: str | None = Field(None, description="base URL of an OpenAI-compatible endpoint, with its `/v1`")
     model_name: str | None = Field(None, description="name of the model at that endpoint")
     model_api_key: SecretStr | None = Field(None, description="key for that endpoint; without one none is sent")
+    model_api_key_secret: str | None = Field(
+        None,
+        description="name of that key in the sidecar's store `secretstore`, where `EVERTURN_MODEL_API_KEY` is not set; "
+        "without it a secret `EVERTURN_MODEL_API_KEY` is used if there is one",
+    )
     gemini_api_key: SecretStr | None = Field(
         None,
         validation_alias=AliasChoices("GEMINI_API_KEY", "gemini_api_key"),
@@ -118,6 +123,7 @@ class Settings(BaseSettings):
         "model_base_url",
         "model_name",
         "model_api_key",
+        "model_api_key_secret",
         "gemini_api_key",
         "dapr_api_token",
         "app_api_token",

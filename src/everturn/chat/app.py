@@ -33,6 +33,7 @@ from everturn.contracts.memory import ConversationEntry, UserMemory
 from everturn.contracts.times import utc_now
 from everturn.errors import TransientError
 from everturn.models.build import build_chat_model, model_name
+from everturn.models.secret_key import secret_key_of
 from everturn.settings import Settings
 from everturn.sidecar.client import DaprClient
 from everturn.sidecar.dapr import DaprSidecar
@@ -92,7 +93,8 @@ class ChatParts:
     @classmethod
     def over(cls, settings: Settings, sidecar: Sidecar, model: "Model | None") -> "ChatParts":
         registry = CollectorRegistry()
-        assistant = WarmedAssistant(lambda: model or build_chat_model(settings))
+        secret_key = secret_key_of(settings, DaprClient(sidecar.transport))
+        assistant = WarmedAssistant(lambda: model or build_chat_model(settings, secret_key))
         services = _services(settings, sidecar, assistant, ChatMetrics(registry))
         return cls(
             services=services,

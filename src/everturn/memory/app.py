@@ -22,6 +22,7 @@ from everturn.memory.stores import Stores
 from everturn.memory.subscriptions import EVENTS_PATH, MAX_EVENT_BYTES, Subscriber, add_subscription_routes
 from everturn.memory.summary import Summaries, register_summary
 from everturn.models.build import build_summary_model
+from everturn.models.secret_key import secret_key_of
 from everturn.models.summary import SummaryTurn, summarise
 from everturn.settings import Settings
 from everturn.sidecar.client import DaprClient
@@ -80,7 +81,8 @@ class MemoryParts:
         metrics = MemoryMetrics(registry)
         stores = Stores.over(dapr)
         summaries = Summaries(lambda: sidecar.workflows, stores.conversations)
-        late_model = LateModel(lambda: model or build_summary_model(settings))
+        secret_key = secret_key_of(settings, dapr)
+        late_model = LateModel(lambda: model or build_summary_model(settings, secret_key))
         return cls(
             settings=settings,
             sidecar=sidecar,

@@ -7,6 +7,7 @@ import httpx2
 from everturn.models.completion import checked_completion
 from everturn.models.faults import bad_reply, status_fault
 from everturn.models.replies import MAX_REPLY_BYTES, too_large
+from everturn.models.secret_key import SecretKey
 from everturn.settings import GEMINI_BASE_URL, GEMINI_MODEL_NAME, Settings
 
 # A reply of 1 MiB can take three times as much as JSON with `\u` escapes (two bytes of UTF-8 become six); the rest is
@@ -14,8 +15,8 @@ from everturn.settings import GEMINI_BASE_URL, GEMINI_MODEL_NAME, Settings
 MAX_BODY_BYTES = 4 * MAX_REPLY_BYTES
 # Longest wait for a connection, in seconds; the step's own limit bounds the whole call.
 _CONNECT_TIMEOUT_S = 10.0
-# The SDK takes these ids for OpenAI's own cloud from the environment; they are nobody else's business.
-_OPENAI_HEADERS = ("openai-organization", "openai-project")
+# The SDK takes ids for OpenAI's own cloud from the environment, which are nobody else's business, and has no key.
+_SDK_HEADERS = ("openai-organization", "openai-project", "authorization")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +40,15 @@ def endpoint_of(settings: Settings) -> Endpoint | None:
     return None
 
 
-def http_client(endpoint: Endpoint) -> httpx2.AsyncClient:
-    """A client that follows no redirects, uses no proxy of the environment, and reads no more than MAX_BODY_BYTES."""
+def http_client(endpoint: Endpoint, secret_key: SecretKey | None = None) -> httpx2.AsyncClient:
+    """A client that follows no redirects, uses no proxy of the environment, and reads no more than MAX_BODY_BYTES.
+
+    It sends the endpoint's key, that of `secret_key` where the endpoint has none, or no key at all.
+    """
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=64)
     return httpx2.AsyncClient(
         transport=_CheckedTransport(
-            httpx2.AsyncHTTPTransport(limits=limits, trust_env=False), with_key=endpoint.api_key is not None
+            httpx2.AsyncHTTPTransport(limits=limits, trust_env=False), endpoint.api_key, secret_key
         ),
         timeout=httpx2.Timeout(endpoint.timeout_s, connect=min(endpoint.timeout_s, _CONNECT_TIMEOUT_S)),
         follow_redirects=False,
@@ -55,13 +59,16 @@ def http_client(endpoint: Endpoint) -> httpx2.AsyncClient:
 class _CheckedTransport(httpx2.AsyncBaseTransport):
     """Gives a checked completion or raises the sorted fault; the body of an error is never read."""
 
-    def __init__(self, inner: httpx2.AsyncBaseTransport, *, with_key: bool) -> None:
+    def __init__(self, inner: httpx2.AsyncBaseTransport, key: str | None, secret_key: SecretKey | None) -> None:
         self._inner = inner
-        self._withheld = _OPENAI_HEADERS if with_key else (*_OPENAI_HEADERS, "authorization")
+        self._key = key
+        self._secret_key = secret_key
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        for name in self._withheld:
+        for name in _SDK_HEADERS:
             request.headers.pop(name, None)
+        if key := self._key or (await self._secret_key.read() if self._secret_key else None):
+            request.headers["authorization"] = f"Bearer {key}"
         request.headers["accept-encoding"] = "identity"  # a compressed body has no bound until it is unpacked
         response = await self._inner.handle_async_request(request)
         try:
