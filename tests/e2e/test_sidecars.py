@@ -1,6 +1,7 @@
 """A runtime for each app, as with `dapr run`: our services under uvicorn, and any program of the SDK."""
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -161,6 +162,40 @@ runtime.shutdown()
 print(json.dumps([state.serialized_output, saved, os.environ["APP_ID"]]), flush=True)
 sys.exit(int(sys.argv[1]))
 """
+
+
+SECRETS = """
+import json
+from dapr.clients import DaprClient
+
+with DaprClient() as client:
+    print(json.dumps(client.get_bulk_secret("secretstore").secrets), flush=True)
+"""
+
+CONFIGURATION = """
+apiVersion: dapr.io/v1alpha1
+kind: Configuration
+metadata: {name: mine}
+spec:
+  tracing: {samplingRate: "1"}
+  secrets: {scopes: [{storeName: secretstore, defaultAccess: deny, allowedSecrets: [MINE]}]}
+"""
+
+
+async def test_a_configuration_says_which_secrets_an_app_may_have(machine: Machine) -> None:
+    (machine.folder / "ask.py").write_text(SECRETS, "utf-8")
+    (machine.folder / "configuration.yaml").write_text(CONFIGURATION, "utf-8")
+
+    running = await machine.run(
+        *("runtime", "--app-id", "mine", "--config", "configuration.yaml", "--", sys.executable, "ask.py"),
+        MINE="yes",
+        THEIRS="no",
+    )
+    said = await running.out.first(lambda line: line.startswith("{"))
+
+    assert json.loads(said) == {"MINE": {"MINE": "yes"}}
+    assert (await running.event("configuration_ignored"))["what"] == "tracing"
+    assert await running.exit_code() == 0
 
 
 SHOUTS = """

@@ -109,7 +109,7 @@ def _add_runtime(commands: Any) -> None:
     runtime.add_argument(
         "--resources-path", "-d", type=Path, metavar="FOLDER", help="component files (default: a store, a broker)"
     )
-    runtime.add_argument("--config", "-c", type=Path, metavar="FILE", help="accepted as in Dapr; nothing of it is used")
+    runtime.add_argument("--config", "-c", type=Path, metavar="FILE", help="Dapr's; its secret scopes are used")
     runtime.add_argument("--log-level", choices=_LOG_LEVELS, default="info")
 
 

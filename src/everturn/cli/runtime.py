@@ -110,12 +110,9 @@ def _apps(settings: Settings, command: RuntimeCommand) -> list[_App]:
 
 
 def _check_configuration(file: Path | None) -> None:
-    """Nothing of it is used, but a wrong path is as good as certainly a mistake."""
-    if file is None:
-        return
-    if not file.is_file():
+    """A wrong path is a wrong setting, what is in the file is not."""
+    if file is not None and not file.is_file():
         raise SettingError(f"--config: there is no file {str(file)!r}")
-    log.info("configuration_not_used", extra={"file": file.name})
 
 
 async def _run(settings: Settings, command: RuntimeCommand, apps: Sequence[_App]) -> int:
@@ -186,6 +183,7 @@ def _options(settings: Settings, command: RuntimeCommand) -> RuntimeOptions:
     app_token, api_token = settings.app_api_token, settings.dapr_api_token
     return RuntimeOptions(
         components_dir=command.resources_path,
+        configuration=command.configuration,
         app_api_token=app_token.get_secret_value() if app_token is not None else None,
         api_token=api_token.get_secret_value() if api_token is not None else None,
     )

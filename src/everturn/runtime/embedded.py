@@ -14,6 +14,7 @@ from everturn.errors import StartError, TransientError
 from everturn.runtime.channels import AppChannel
 from everturn.runtime.clock import Clock, SystemClock, wait_until
 from everturn.runtime.components import DEFAULT_COMPONENTS, read_components
+from everturn.runtime.configuration import NO_CONFIGURATION, read_configuration
 from everturn.runtime.grpc_worker import RemoteWorker
 from everturn.runtime.http_call import BuildingBlocks
 from everturn.runtime.http_front import HttpFront
@@ -39,13 +40,14 @@ _SWEEP_EVERY_S = 300.0
 
 @dataclass(frozen=True, slots=True)
 class RuntimeOptions:
-    """`components_dir`: folder of Dapr component files, None for what both services need.
+    """`components_dir`: folder of Dapr component files, None for what both services need; `configuration`: a file.
 
     `app_api_token` goes to the apps with every request (APP_API_TOKEN). `api_token` is asked of callers on a socket
     (DAPR_API_TOKEN). `app_stop_s`: seconds that an app's deliveries and activities under way get when it stops.
     """
 
     components_dir: Path | None = None
+    configuration: Path | None = None
     app_api_token: str | None = field(default=None, repr=False)
     api_token: str | None = field(default=None, repr=False)
     app_stop_s: float = 2.0
@@ -79,12 +81,14 @@ class EmbeddedRuntime:
         """
         folder = options.components_dir
         components = read_components(folder) if folder is not None else DEFAULT_COMPONENTS
+        file = options.configuration
+        configuration = read_configuration(file) if file is not None else NO_CONFIGURATION
         async with contextlib.AsyncExitStack() as undo:
             lock = FolderLock.take(data_dir)
             undo.callback(lock.release)
             database = await Database.open(data_dir / _DATABASE_FILE)
             undo.push_async_callback(database.close)
-            blocks = BuildingBlocks.over(database, options.clock, components)
+            blocks = BuildingBlocks.over(database, options.clock, components, configuration)
             engine = WorkflowEngine(database, clock=options.clock)
             try:
                 await engine.start()

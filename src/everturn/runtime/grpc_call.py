@@ -27,6 +27,7 @@ _CODES = {
 _CODES_OF_STATUS = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.INVALID_ARGUMENT,
+    403: grpc.StatusCode.PERMISSION_DENIED,
     404: grpc.StatusCode.INVALID_ARGUMENT,
     409: grpc.StatusCode.ABORTED,
 }

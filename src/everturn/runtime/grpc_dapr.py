@@ -17,7 +17,7 @@ from everturn.runtime.grpc_call import streaming_both, unary, unary_with_metadat
 from everturn.runtime.grpc_invoke import InvokeCalls
 from everturn.runtime.grpc_state import StateCalls
 from everturn.runtime.http_call import AppView
-from everturn.runtime.http_handlers import DAPR_VERSION, find_secret
+from everturn.runtime.http_handlers import DAPR_VERSION, find_secret, find_secrets
 from everturn.runtime.topic_streams import TopicStreams
 from everturn.runtime.workflow_api import WorkflowApi
 
@@ -103,7 +103,7 @@ class _Calls:
         return secret_pb2.GetSecretResponse(data=find_secret(self._app, request.store_name, request.key))
 
     async def get_bulk_secret(self, request: secret_pb2.GetBulkSecretRequest) -> secret_pb2.GetBulkSecretResponse:
-        secrets = self._app.secret_store(request.store_name).get_all()
+        secrets = find_secrets(self._app, request.store_name)
         data = {name: secret_pb2.SecretResponse(secrets=values) for name, values in secrets.items()}
         return secret_pb2.GetBulkSecretResponse(data=data)
 

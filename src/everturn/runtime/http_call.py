@@ -9,6 +9,7 @@ from urllib.parse import unquote
 from everturn.runtime.channels import AppChannels
 from everturn.runtime.clock import Clock
 from everturn.runtime.components import Components
+from everturn.runtime.configuration import NO_CONFIGURATION, Configuration
 from everturn.runtime.dapr_errors import DaprError, malformed
 from everturn.runtime.invocation_policies import InvocationPolicies
 from everturn.runtime.pubsub import Broker
@@ -33,6 +34,7 @@ class BuildingBlocks:
     broker: Broker
     secret_stores: Mapping[str, SecretStore]
     policies: InvocationPolicies
+    configuration: Configuration = NO_CONFIGURATION
 
     @property
     def database(self) -> Database:
@@ -43,7 +45,13 @@ class BuildingBlocks:
         return self.state.clock
 
     @classmethod
-    def over(cls, database: Database, clock: Clock, components: Components) -> "BuildingBlocks":
+    def over(
+        cls,
+        database: Database,
+        clock: Clock,
+        components: Components,
+        configuration: Configuration = NO_CONFIGURATION,
+    ) -> "BuildingBlocks":
         """All that `components` ask for. Raises StartError where a secrets file is missing or wrong."""
         opened = {
             name: open_secret_store(component)
@@ -57,6 +65,7 @@ class BuildingBlocks:
             Broker(database, clock, components),
             {name: store for name, store in opened.items() if store is not None},
             InvocationPolicies(components, clock),
+            configuration,
         )
 
 

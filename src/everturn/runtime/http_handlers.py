@@ -34,16 +34,27 @@ async def get_secret(app: AppView, call: Call) -> Response:
 
 
 def find_secret(app: AppView, store: str, name: str) -> dict[str, str]:
-    """Raises DaprError where there is no such store or secret."""
-    secret = app.secret_store(store).get(name)
+    """Raises DaprError where there is no such store or secret, or the app may not have it (403)."""
+    opened = app.secret_store(store)
+    if not app.blocks.configuration.allows_secret(store, name):
+        message = f'access denied by policy to get "{name}" from "{store}"'
+        raise DaprError(403, "ERR_PERMISSION_DENIED", message)
+    secret = opened.get(name)
     if secret is None:
         what = f"failed getting secret with key {name} from secret store {store}"
         raise DaprError(500, "ERR_SECRET_GET", f"{what}: secret {name} not found")
     return secret
 
 
+def find_secrets(app: AppView, store: str) -> dict[str, dict[str, str]]:
+    """All that the app may have. Raises DaprError where there is no such store."""
+    configuration = app.blocks.configuration
+    found = app.secret_store(store).get_all()
+    return {name: secret for name, secret in found.items() if configuration.allows_secret(store, name)}
+
+
 async def get_bulk_secrets(app: AppView, call: Call) -> Response:
-    return json_response(app.secret_store(call.part("store")).get_all())
+    return json_response(find_secrets(app, call.part("store")))
 
 
 async def get_health(app: AppView, _call: Call) -> Response:
