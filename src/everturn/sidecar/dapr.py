@@ -9,7 +9,7 @@ from dapr.ext.workflow.aio import DaprWorkflowClient
 from everturn.settings import Settings
 from everturn.sidecar.http_transport import HttpTransport
 from everturn.sidecar.sdk_logging import tame_sdk_loggers
-from everturn.sidecar.sdk_worker import WorkerThread, bridge_coroutines, close_client, pass_over_needless_resumes
+from everturn.sidecar.sdk_worker import WorkerThread, bridge_coroutines, close_client, mend_suspensions
 
 # A sidecar is on the same machine, or in the same pod.
 _HOST = "127.0.0.1"
@@ -49,7 +49,7 @@ class DaprSidecar:
         service to listen, and a service answers `/healthz` without one.
         """
         tame_sdk_loggers()
-        pass_over_needless_resumes()
+        mend_suspensions()
         bridge_coroutines(worker, asyncio.get_running_loop())
         self._worker = WorkerThread(worker)
         self._worker.start()

@@ -1,8 +1,8 @@
 """The one place where the real sidecar's side touches private names of the SDK's threaded worker (dapr 1.19.0).
 
 That worker runs coroutine activities in a loop of its own thread. A service's activities belong in the service's loop,
-where its clients and locks live: `bridge_coroutines` puts a bridge before each of them. And it fails a workflow that
-is resumed without being suspended: `pass_over_needless_resumes`.
+where its clients and locks live: `bridge_coroutines` puts a bridge before each of them. And it fails workflows over a
+pause or a resume that comes at the wrong moment: `mend_suspensions`.
 """
 
 import asyncio
@@ -41,18 +41,31 @@ def _bridge(activity: Callable[..., Awaitable[Any]], loop: asyncio.AbstractEvent
     return bridged
 
 
+# What Dapr writes down of a workflow's own decisions.
+_DECISIONS = frozenset({"taskScheduled", "timerCreated", "childWorkflowInstanceCreated"})
+
+
 class _Executor(sdk_worker._OrchestrationExecutor):  # type: ignore[misc]  # noqa: SLF001 - see the module's docstring
+    _is_suspended: bool
+
     def process_event(self, ctx: Any, event: Any) -> None:
-        if event.HasField("executionResumed") and not self._is_suspended:
-            return
-        super().process_event(ctx, event)
+        kind = event.WhichOneof("eventType")
+        if self._is_suspended and kind in _DECISIONS:
+            self._is_suspended = False
+            super().process_event(ctx, event)
+            self._is_suspended = True
+        elif self._is_suspended or kind != "executionResumed":
+            super().process_event(ctx, event)
 
 
-def pass_over_needless_resumes() -> None:
-    """Let a resume of a workflow that is not suspended change nothing, in every worker of this process.
+def mend_suspensions() -> None:
+    """Let two things do no harm, in every worker of this process, over which the SDK would fail a workflow.
 
-    Dapr 1.18 hands it on, and the SDK fails the workflow over it: its turn would never end. Two clients that resume at
-    once are enough, and nothing that a client of workflows can ask keeps them apart.
+    A resume of a workflow that is not suspended: Dapr 1.18 hands it on. Two clients that resume at once are enough, and
+    nothing that a client of workflows can ask keeps them apart.
+
+    A suspension that comes in one turn with what makes the workflow decide something. The SDK puts off all that follows
+    it in the history, also what that turn decided, and decides it again in the next.
     """
     sdk_worker._OrchestrationExecutor = _Executor  # noqa: SLF001 - see the module's docstring
 
