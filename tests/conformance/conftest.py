@@ -1,5 +1,7 @@
 """Every test here runs on both runtimes, `embedded` and `dapr`: one that runs on one of them alone belongs elsewhere.
 
+Those of the services run a third time, `apart`: on the embedded runtime with each service in a process of its own.
+
 Starting a system takes seconds, so a runtime's tests share one; each has users and sessions of its own, and what it
 kills is started again. With several processes, a runtime's tests stay in one of them.
 """
@@ -13,6 +15,7 @@ import pytest_asyncio
 
 from everturn.testing.model_answers import completion
 from everturn.testing.model_endpoint import ModelEndpoint
+from tests.conformance.apart import Apart
 from tests.conformance.client import PATIENCE_S, Client
 from tests.conformance.counts import (  # noqa: F401 - pytest finds its hooks here
     pytest_collection_modifyitems,
@@ -34,7 +37,7 @@ async def endpoint() -> AsyncIterator[ModelEndpoint]:
         yield started
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session", params=["embedded", "dapr"])
+@pytest_asyncio.fixture(scope="session", loop_scope="session", params=["embedded", "dapr", "apart"])
 async def shared_system(
     request: pytest.FixtureRequest, endpoint: ModelEndpoint, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[System]:
@@ -59,6 +62,8 @@ async def shared_system(
 def _make(runtime: str, folder: Path, settings: dict[str, str]) -> System:
     if runtime == "embedded":
         return Embedded.make(folder, settings)
+    if runtime == "apart":
+        return Apart.make(folder, settings)
     require_dapr()
     return OnDapr.make(folder, settings)
 
