@@ -22,7 +22,7 @@ from starlette.middleware import Middleware
 from starlette.types import Lifespan
 
 from everturn import __version__
-from everturn.web.bodies import BodyLimit, JsonRoute
+from everturn.web.bodies import BODY_TIMEOUT_S, BodyLimit, JsonRoute
 from everturn.web.cors import Cors
 from everturn.web.health import HEALTH_PATHS, Readiness, add_health_routes
 from everturn.web.paths import EncodedPath
@@ -35,7 +35,7 @@ class Service:
     """What a service tells the web room about itself.
 
     `registry` is this application's own: many applications live in one process. `token` is asked of every caller,
-    health aside; `body_limits` are bytes by path, where a route takes more than 1 MiB.
+    health aside; `body_limits` are bytes by path, where a route takes more than 1 MiB; `body_timeout_s` are seconds.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Service:
     cors_origins: tuple[str, ...] = ()
     token: SecretStr | None = None
     body_limits: Mapping[str, int] = field(default_factory=dict)
+    body_timeout_s: float = BODY_TIMEOUT_S
 
 
 class Welcome(BaseModel):
@@ -94,5 +95,5 @@ def _middleware(service: Service) -> list[Middleware]:
     ]
     if service.token is not None:
         stack.append(Middleware(ApiToken, token=service.token, open_paths=HEALTH_PATHS))
-    stack.append(Middleware(BodyLimit, limits=service.body_limits))
+    stack.append(Middleware(BodyLimit, limits=service.body_limits, timeout_s=service.body_timeout_s))
     return stack

@@ -1,5 +1,6 @@
-"""Bodies of requests: limited in size, JSON or refused."""
+"""Bodies of requests: limited in size and time, JSON or refused."""
 
+import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
@@ -13,17 +14,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from everturn.web.problems import Problem, problem_response
 
 MAX_BODY_BYTES = 1_048_576
+# A mebibyte comes within it at 0.3 Mbit/s; what takes longer holds a connection for nothing.
+BODY_TIMEOUT_S = 30.0
 
 
 class BodyLimit:
-    """Middleware: a body over the limit is 413, whether or not its length was announced.
+    """Middleware: a body over the limit is 413, whether or not its length was announced; one that is late is 408.
 
-    `limits` gives another limit in bytes to a path (as `EncodedPath` leaves it); all others have 1 MiB.
+    `limits` gives another limit in bytes to a path (as `EncodedPath` leaves it); all others have 1 MiB. `timeout_s`:
+    seconds for the whole body, from when it is asked for.
     """
 
-    def __init__(self, app: ASGIApp, limits: Mapping[str, int]) -> None:
+    def __init__(self, app: ASGIApp, limits: Mapping[str, int], timeout_s: float = BODY_TIMEOUT_S) -> None:
         self._app = app
         self._limits = limits
+        self._timeout_s = timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -34,17 +39,25 @@ class BodyLimit:
         if announced.isdecimal() and int(announced) > limit:
             await problem_response(_too_large(limit))(scope, receive, send)
             return
-        seen = 0
+        seen, deadline, complete = 0, 0.0, False
 
-        async def counted_receive() -> Message:
-            nonlocal seen
-            message = await receive()
+        async def limited_receive() -> Message:
+            nonlocal seen, deadline, complete
+            if complete:  # what comes now is that the client leaves, whenever that is
+                return await receive()
+            deadline = deadline or asyncio.get_running_loop().time() + self._timeout_s
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError:
+                raise _too_late() from None
             seen += len(message.get("body", b""))
             if seen > limit:
                 raise _too_large(limit)
+            complete = not message.get("more_body", False)
             return message
 
-        await self._app(scope, counted_receive, send)
+        await self._app(scope, limited_receive, send)
 
 
 class _JsonRequest(Request):
@@ -70,3 +83,8 @@ class JsonRoute(APIRoute):
 
 def _too_large(limit: int) -> Problem:
     return Problem(413, f"The body must have at most {limit} bytes.")
+
+
+def _too_late() -> Problem:
+    """The rest may still come: the connection cannot be used again (RFC 9110 section 15.5.9)."""
+    return Problem(408, "The body did not come in time.", headers={"connection": "close"})

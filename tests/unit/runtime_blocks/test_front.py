@@ -1,14 +1,26 @@
 """The HTTP front: health, metadata, secrets, invocation, tokens, unknown routes."""
 
+import asyncio
 import json
+import socket
 from pathlib import Path
 
 import pytest
 
+from everturn.cli.listeners import WebServer
+from everturn.runtime.asgi_front import as_asgi
 from everturn.runtime.components import Component, Components
 from everturn.runtime.in_process import InProcessTransport
 from everturn.sidecar.wire import Request, Response, Transport
-from tests.unit.runtime_blocks.conftest import OpenRig, Rig, ScriptedApp, served, subscription, unreachable
+from tests.unit.runtime_blocks.conftest import (
+    PATIENCE_S,
+    OpenRig,
+    Rig,
+    ScriptedApp,
+    served,
+    subscription,
+    unreachable,
+)
 
 
 def error(response: Response) -> tuple[int, str]:
@@ -169,6 +181,21 @@ async def test_a_body_over_the_limit_is_413_on_a_socket(rig: Rig) -> None:
         response = await transport.send(Request("POST", "/v1.0/state/statestore", {}, b" " * (4 * 1024 * 1024 + 1)))
 
     assert response.status == 413
+
+
+async def test_a_body_that_stops_half_way_is_408_and_the_end_of_the_connection(rig: Rig) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = WebServer(as_asgi(rig.front(), body_timeout_s=0.001), listener)
+    server.start()
+    reader, writer = await asyncio.open_connection(*listener.getsockname())
+    writer.write(b"POST /v1.0/state/statestore HTTP/1.1\r\nhost: sidecar\r\ncontent-length: 9\r\n\r\n[{")
+
+    async with asyncio.timeout(PATIENCE_S):
+        answer = await reader.read()
+
+    writer.close()
+    await server.stop(0)
+    assert answer.split()[1] == b"408"
 
 
 async def test_a_secret_of_the_environment_is_given(sidecar: Transport, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, SecretStr
 from everturn.contracts.chat import Text
 from everturn.errors import ConflictError, TransientError
 from everturn.web.app import Service, build_app
+from everturn.web.bodies import BODY_TIMEOUT_S
 from everturn.web.paths import PathId
 from everturn.web.problems import Problem
 
@@ -38,7 +39,7 @@ class Probe:
     async def readiness(self) -> str | None:
         return self.reason
 
-    def build(self, token: SecretStr | None = None) -> FastAPI:
+    def build(self, token: SecretStr | None = None, *, body_timeout_s: float = BODY_TIMEOUT_S) -> FastAPI:
         service = Service(
             name="Probe Service",
             summary="For tests",
@@ -47,6 +48,7 @@ class Probe:
             cors_origins=("http://localhost:3000",),
             token=token,
             body_limits={"/large": LARGE_LIMIT},
+            body_timeout_s=body_timeout_s,
         )
         return build_app(service, add_routes)
 
@@ -106,4 +108,11 @@ async def client(probe: Probe) -> AsyncIterator[httpx2.AsyncClient]:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def guarded_client() -> AsyncIterator[httpx2.AsyncClient]:
     async for client in _served(Probe().build(SecretStr("right"))):
+        yield client
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def hasty_client() -> AsyncIterator[httpx2.AsyncClient]:
+    """Of a service that gives a body no time at all beyond what is here already."""
+    async for client in _served(Probe().build(body_timeout_s=0.001)):
         yield client

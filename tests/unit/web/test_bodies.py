@@ -3,8 +3,9 @@ from collections.abc import AsyncIterator
 
 import httpx2
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 
-from everturn.web.bodies import MAX_BODY_BYTES
+from everturn.web.bodies import MAX_BODY_BYTES, BodyLimit
 from tests.unit.web.conftest import LARGE_LIMIT
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -108,3 +109,47 @@ async def test_a_route_can_take_more(client: httpx2.AsyncClient) -> None:
     refused = await client.post("/large", content=in_chunks(note_of(LARGE_LIMIT + 1)), headers=JSON)
 
     assert (taken.status_code, refused.status_code) == (200, 413)
+
+
+@pytest.mark.parametrize("sent", [b"", b'{"te'])
+@pytest.mark.parametrize("head", [b"content-length: 12", b"transfer-encoding: chunked"])
+async def test_a_body_that_does_not_come_is_408_and_the_end_of_the_connection(
+    hasty_client: httpx2.AsyncClient, head: bytes, sent: bytes
+) -> None:
+    reader, writer = await asyncio.open_connection(hasty_client.base_url.host, hasty_client.base_url.port)
+    chunk = b"%x\r\n%s\r\n" % (len(sent), sent) if sent and b"chunked" in head else sent
+    writer.write(
+        b"POST /notes HTTP/1.1\r\nhost: probe\r\ncontent-type: application/json\r\n%s\r\n\r\n%s" % (head, chunk)
+    )
+
+    async with asyncio.timeout(20):
+        answer = await reader.read()
+
+    writer.close()
+    assert answer.split()[1] == b"408"
+    assert b"application/problem+json" in answer
+    assert b"connection: close" in answer.lower()
+
+
+async def test_a_client_that_has_sent_its_body_may_wait_as_long_as_it_takes() -> None:
+    events = iter([{"type": "http.request", "body": b"{}", "more_body": False}])
+    left = asyncio.Event()
+
+    async def receive() -> Message:
+        for event in events:
+            return event
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    async def app(_scope: Scope, given: Receive, _send: Send) -> None:
+        await given()
+        waiting = asyncio.ensure_future(given())
+        asyncio.get_running_loop().call_later(0.01, left.set)  # longer than any body has here
+        seen.append((await waiting)["type"])
+
+    async def send(_message: Message) -> None: ...
+
+    seen: list[str] = []
+    await BodyLimit(app, {}, timeout_s=0.001)({"type": "http", "path": "/", "headers": []}, receive, send)
+
+    assert seen == ["http.disconnect"]
