@@ -9,7 +9,6 @@ from everturn.errors import TransientError
 from everturn.runtime.components import DEFAULT_COMPONENTS, Components
 from everturn.runtime.resiliency import DEFAULT_DELIVERY_RETRY, NO_RETRY, RetryPolicy
 from everturn.sidecar.wire import Request, Response, Transport
-from everturn.testing.clock import ManualClock
 from tests.unit.runtime_blocks.conftest import OpenRig, Rig, ScriptedApp, subscription, unreachable
 from tests.unit.runtime_blocks.subscribers import DROP, LONGEST_DELAY_S, RETRY, SUCCESS, subscribed
 
@@ -156,39 +155,6 @@ async def test_out_of_retries_a_message_goes_to_the_dead_letters(open_rig: OpenR
     assert rig.blocks.broker.store.pending() == 0
 
 
-class CreepingClock(ManualClock):
-    """Goes on by a millisecond each time that it is read, once `creeping`."""
-
-    creeping = False
-
-    def now(self) -> float:
-        if self.creeping:
-            self._wall += 0.001
-        return self._wall
-
-
-@pytest.mark.parametrize("reading", range(5))
-async def test_a_message_that_falls_due_while_it_is_looked_for_is_not_forgotten(
-    open_rig: OpenRig, reading: int
-) -> None:
-    clock = CreepingClock()
-    policy = RetryPolicy(duration_s=1, max_retries=-1)
-    rig = await open_rig(Components(DEFAULT_COMPONENTS.components, delivery_retries={"pubsub": policy}), clock)
-    app = ScriptedApp([subscription()], answers=[RETRY])
-    await subscribed(rig, app)
-    await rig.publish(1)
-    await app.got(1)
-    await rig.settled()
-
-    clock.jump(-0.0005 - 0.001 * reading)
-    clock.creeping = True
-    clock.advance(1)
-    await rig.settled()
-    clock.advance(1)
-
-    await app.got(2)
-
-
 async def test_without_a_policy_the_first_retry_goes_to_the_dead_letters(open_rig: OpenRig) -> None:
     rig = await open_rig(Components(DEFAULT_COMPONENTS.components, default_delivery_retry=NO_RETRY))
     app = ScriptedApp([subscription(deadLetterTopic="dead")], [RETRY])
@@ -258,24 +224,6 @@ async def test_deliveries_at_once_are_bounded_and_none_is_forgotten(rig: Rig) ->
     assert at_once == 32
     assert sorted(app.bodies()) == list(range(100))
     assert rig.blocks.broker.store.pending() == 0
-
-
-async def test_a_message_that_falls_due_while_there_is_no_room_is_not_forgotten(rig: Rig) -> None:
-    gate: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
-    app = ScriptedApp([subscription()], [RETRY, *[gate] * 32])
-    await subscribed(rig, app)
-    await rig.publish("again")
-    await app.got(1)
-    await rig.settled()
-    for n in range(32):
-        await rig.publish(n)
-    await app.got(33)
-
-    rig.clock.advance(LONGEST_DELAY_S)
-    await rig.settled()
-    gate.set_result(SUCCESS)
-
-    await app.got(34)
 
 
 async def test_an_app_that_cannot_be_reached_is_left_alone_and_then_gets_everything(rig: Rig) -> None:
