@@ -191,18 +191,23 @@ async def test_a_call_that_takes_too_long_is_given_up() -> None:
 
 
 async def test_an_open_breaker_answers_for_the_app_and_is_not_tried_again() -> None:
-    clock, callee = ManualClock(), Callee([BAD, BAD, GOOD])
-    trip = (Condition("consecutiveFailures", ">=", 2),)
-    policy = TargetPolicy(retry=RetryPolicy(duration_s=0, max_retries=9), breaker=BreakerPolicy(trip, timeout_s=5))
-    call = policies(policy, clock)
+    clock, callee = ManualClock(), Callee([BAD, GOOD])
+    trip = (Condition("consecutiveFailures", ">=", 1),)
+    call = policies(TargetPolicy(retry=TWICE, breaker=BreakerPolicy(trip, timeout_s=5)), clock)
+    asking = asyncio.ensure_future(call(callee.send))
+    await callee.called(1)
+    for _ in range(3):
+        await asyncio.sleep(0)
 
+    clock.advance(2)  # for the one more try that finds the breaker open
     with pytest.raises(TransientError, match="circuit breaker is open"):
-        await call(callee.send)
+        async with asyncio.timeout(PATIENCE_S):
+            await asking
     refused = callee.calls
-    clock.advance(5)
+    clock.advance(3)
     answer = await call(callee.send)
 
-    assert refused == 2
+    assert refused == 1
     assert answer == GOOD
 
 

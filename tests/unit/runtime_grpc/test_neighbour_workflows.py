@@ -199,11 +199,13 @@ async def test_a_client_starts_and_waits_for_workflows_of_another_app(street: St
 
     await here.client.schedule_new_workflow("asks", input="hi", instance_id="one", app_id="there")
     state = await here.outcome("one", "there")
-    own = await there.client.get_workflow_state("one")
+    not_here = await here.client.get_workflow_state("one")
+    await here.stop()
+    kept_there = await there.client.get_workflow_state("one")
 
     assert state.serialized_output == '"HI from there"'
-    assert own is not None
-    assert await here.client.get_workflow_state("one") is None
+    assert not_here is None
+    assert kept_there is not None
 
 
 async def test_a_fault_of_another_apps_hub_is_the_callers(street: Street) -> None:
