@@ -10,9 +10,13 @@ from json import JSONDecodeError, JSONDecoder
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any
 
+_SPACE = re.compile(r"[ \t\n\r]*")
 # What stands before a value of an object, where the name has no escapes.
 _PLAIN_NAME = re.compile(r'"([^"\\\x00-\x1f]*)"[ \t\n\r]*:[ \t\n\r]*')
-_SPACE = re.compile(r"[ \t\n\r]*")
+_COLON = re.compile(r"[ \t\n\r]*:[ \t\n\r]*")
+# The beginning of an object or array, with its end where it is empty; and what stands after each of its values.
+_BEGIN = {"{": re.compile(r"\{[ \t\n\r]*(\}[ \t\n\r]*)?"), "[": re.compile(r"\[[ \t\n\r]*(\][ \t\n\r]*)?")}
+_AFTER = re.compile(r"[ \t\n\r]*([,}\]])[ \t\n\r]*")
 
 
 class JsonError(ValueError):
@@ -34,58 +38,40 @@ class JsonReader:
     Every method raises JsonError.
     """
 
-    __slots__ = ("_at", "_end", "_text")
+    __slots__ = ("_at", "_text")
 
     def __init__(self, body: bytes) -> None:
         try:
             self._text = body.decode("utf-8")
         except UnicodeDecodeError as error:
             raise JsonError("not UTF-8") from error
-        self._at = self._end = 0
+        self._at = 0
         self._skip_space()
 
     def fields(self) -> Iterator[str]:
         """The names of the object at the cursor, each with the cursor on its value."""
-        self._expect("{")
-        if self._accept("}"):
-            return
-        while True:
+        goes_on = self._begins("{")
+        while goes_on:
             plain = _PLAIN_NAME.match(self._text, self._at)
             if plain is None:
-                name = self._escaped_name()
+                yield self._escaped_name()
             else:
-                name, self._at = plain[1], plain.end()
-            yield name
-            if not self._accept(","):
-                break
-        self._expect("}")
-
-    def _escaped_name(self) -> str:
-        self._expect('"', skip=False)
-        try:
-            name, self._at = scanstring(self._text, self._at, True)
-        except JSONDecodeError as error:
-            raise JsonError(error.msg) from error
-        self._skip_space()
-        self._expect(":")
-        return str(name)
+                self._at = plain.end()
+                yield plain[1]
+            goes_on = self._goes_on("}")
 
     def elements(self) -> Iterator[None]:
         """One step for each element of the array at the cursor, with the cursor on it."""
-        self._expect("[")
-        if self._accept("]"):
-            return
-        while True:
+        goes_on = self._begins("[")
+        while goes_on:
             yield
-            if not self._accept(","):
-                break
-        self._expect("]")
+            goes_on = self._goes_on("]")
 
     def raw(self) -> str:
         """The value at the cursor, as it stands in the text."""
         start = self._at
         self._scan(_SKIP)
-        return self._text[start : self._end]
+        return self._text[start : self._at]
 
     def decoded(self) -> Any:
         """The value at the cursor."""
@@ -93,6 +79,7 @@ class JsonReader:
 
     def finish(self) -> None:
         """Nothing may follow."""
+        self._skip_space()
         if self._at != len(self._text):
             raise JsonError(f"more text at {self._at}")
 
@@ -102,28 +89,41 @@ class JsonReader:
 
     def _scan(self, decoder: JSONDecoder) -> Any:
         try:
-            value, self._end = decoder.raw_decode(self._text, self._at)
+            value, self._at = decoder.raw_decode(self._text, self._at)
         except JSONDecodeError as error:
             raise JsonError(error.msg) from error
         except (RecursionError, ValueError) as error:
             raise JsonError("nested too deep, or a number too long") from error
-        self._at = self._end
-        self._skip_space()
         return value
 
-    def _expect(self, char: str, *, skip: bool = True) -> None:
-        if not self._text.startswith(char, self._at):
-            raise JsonError(f"{char} expected at {self._at}")
-        self._at += 1
-        if skip:
-            self._skip_space()
+    def _escaped_name(self) -> str:
+        if not self._text.startswith('"', self._at):
+            raise JsonError(f'" expected at {self._at}')
+        try:
+            name, end = scanstring(self._text, self._at + 1, True)
+        except JSONDecodeError as error:
+            raise JsonError(error.msg) from error
+        colon = _COLON.match(self._text, end)
+        if colon is None:
+            raise JsonError(f": expected at {end}")
+        self._at = colon.end()
+        return str(name)
 
-    def _accept(self, char: str) -> bool:
-        if not self._text.startswith(char, self._at):
-            return False
-        self._at += 1
-        self._skip_space()
-        return True
+    def _begins(self, bracket: str) -> bool:
+        """Go into the object or array at the cursor; whether there is something in it."""
+        found = _BEGIN[bracket].match(self._text, self._at)
+        if found is None:
+            raise JsonError(f"{bracket} expected at {self._at}")
+        self._at = found.end()
+        return found[1] is None
+
+    def _goes_on(self, bracket: str) -> bool:
+        """Go to what follows after a value; whether it is another value, and not the closing `bracket`."""
+        found = _AFTER.match(self._text, self._at)
+        if found is None or found[1] not in (",", bracket):
+            raise JsonError(f", or {bracket} expected at {self._at}")
+        self._at = found.end()
+        return found[1] == ","
 
     def _skip_space(self) -> None:
         found = _SPACE.match(self._text, self._at)
