@@ -4,6 +4,7 @@ Servers decode a path before routing, so an encoded slash would split an id and 
 the router's pattern. `EncodedPath` routes on the path as it was sent; `PathId` decodes one segment of it.
 """
 
+import re
 from typing import Annotated
 from urllib.parse import quote, quote_from_bytes, unquote, unquote_to_bytes
 
@@ -12,6 +13,8 @@ from pydantic import AfterValidator
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from everturn.contracts.ids import id_fault
+
+_IS_NORMAL = re.compile(rb"[A-Za-z0-9._~/-]*").fullmatch
 
 
 class EncodedPath:
@@ -38,7 +41,7 @@ def _normal(scope: Scope) -> str:
     raw: bytes | None = scope.get("raw_path")
     if raw is None:
         return quote(scope["path"])
-    if b"%" not in raw and raw.replace(b"/", b"").isalnum():
+    if _IS_NORMAL(raw):
         return raw.decode("ascii")
     return "/".join(quote_from_bytes(unquote_to_bytes(segment), safe="") for segment in raw.split(b"/"))
 
