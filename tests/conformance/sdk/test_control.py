@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 import pytest
 
-from tests.conformance.sdk.program import Program, Registered, code_of
+from tests.conformance.sdk.program import Program, Registered, code_of, until
 
 
 def waiting(program: Program) -> Registered:
@@ -336,3 +336,28 @@ def test_what_cannot_be_rerun_is_refused(program: Program) -> None:
 
     program.workflows.terminate_workflow(running)
     assert codes == ["INVALID_ARGUMENT", "NOT_FOUND", "NOT_FOUND", "INVALID_ARGUMENT", "ALREADY_EXISTS"]
+
+
+def test_the_history_tells_how_a_workflow_was_steered(program: Program) -> None:
+    instance = program.start(waiting(program))
+    program.workflows.pause_workflow(instance)
+    program.workflows.raise_workflow_event(instance, "go")
+    until(lambda: "EVENT_RAISED" in program.history(instance))
+    program.workflows.resume_workflow(instance)
+    program.ended(instance)
+
+    assert [event for event in program.history(instance) if event != "WORKFLOW_STARTED"] == [
+        "EXECUTION_STARTED", "TIMER_CREATED", "EXECUTION_SUSPENDED", "EVENT_RAISED", "EXECUTION_RESUMED",
+        "EXECUTION_COMPLETED",
+    ]  # fmt: skip
+
+
+def test_the_history_tells_that_a_workflow_was_terminated(program: Program) -> None:
+    instance = program.start(waiting(program))
+    program.workflows.terminate_workflow(instance)
+    program.ended(instance)
+
+    assert program.history(instance) == [
+        "WORKFLOW_STARTED", "EXECUTION_STARTED", "TIMER_CREATED",
+        "WORKFLOW_STARTED", "EXECUTION_TERMINATED", "EXECUTION_COMPLETED",
+    ]  # fmt: skip

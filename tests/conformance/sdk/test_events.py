@@ -192,3 +192,21 @@ def test_a_timer_of_before_does_not_wake_what_went_on_as_new(program: Program) -
         return (ctx.current_utc_datetime - before) >= timedelta(milliseconds=400)
 
     assert program.run(rounds, 0).serialized_output == "true"
+
+
+def test_the_history_of_what_went_on_as_new_begins_anew(program: Program) -> None:
+    @program.workflow
+    def twice(ctx: Any, number: int) -> Any:
+        yield ctx.create_timer(timedelta(milliseconds=10))
+        if number == 1:
+            ctx.continue_as_new(2)
+            return None
+        return number
+
+    instance = program.start(twice, 1)
+    program.ended(instance)
+
+    assert program.history(instance) == [
+        "WORKFLOW_STARTED", "EXECUTION_STARTED", "TIMER_CREATED",
+        "WORKFLOW_STARTED", "TIMER_FIRED", "EXECUTION_COMPLETED",
+    ]  # fmt: skip

@@ -57,6 +57,7 @@ def test_a_sidecar_names_its_app_its_components_and_its_subscriptions(program: P
     } == {
         ("pubsub", "news", "dead-news"),
         ("pubsub", "dead-news", ""),
+        ("pubsub", "raw-news", ""),
         ("patient", "letters", "dead-letters"),
         ("patient", "dead-letters", ""),
     }
