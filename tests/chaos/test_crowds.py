@@ -1,17 +1,27 @@
 """More than can be served, and a clock that is set back: in one loop, with the system whole."""
 
 import asyncio
+import contextvars
+import gc
+import threading
 from pathlib import Path
 
 import httpx2
 
 from everturn.testing.clock import ManualClock
-from everturn.testing.model_answers import completion, status
+from everturn.testing.model_answers import Held, completion, status
 from everturn.testing.model_endpoint import ModelEndpoint
 from tests.system.conftest import System, running
 
 _CROWD = 10_000
 _SERVED = 300
+# Messages of a wave; how many of them may be answered at once, and how many replies may be generated at once.
+_WAVE = 1_000
+_HELD = 50
+_CALLED = 20
+_THE_SAME = ("activities", "workflows", "timers", "threads")
+# A loop keeps cancelled timers until they are half of all.
+_LOOPS_OWN = (asyncio.TimerHandle, contextvars.Context)
 
 
 async def test_of_10_000_turns_at_once_those_beyond_capacity_are_refused_and_the_rest_end(
@@ -34,6 +44,63 @@ async def test_of_10_000_turns_at_once_those_beyond_capacity_are_refused_and_the
 async def _say(system: System, number: int) -> httpx2.Response:
     session = f"s{number}"
     return await system.say(f"message of {session}", user=f"user-{number}", session=session)
+
+
+async def test_what_is_held_does_not_grow_with_the_load_and_what_was_accepted_ends(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    release = asyncio.Event()
+    async with (
+        ModelEndpoint(otherwise=Held(release, completion("hello"))) as endpoint,
+        running(tmp_path, endpoint, clock, max_requests=_HELD, max_model_calls=_CALLED) as system,
+    ):
+        accepted = await _refused_but(_HELD, system, first=0)
+        await endpoint.asked(_CALLED)
+        before = _held(system)
+
+        for wave in range(1, 4):
+            assert await _refused_but(0, system, first=wave * _WAVE) == []
+        after = _held(system)
+
+        assert len(endpoint.requests) == _CALLED
+        assert before["activities"] == before["workflows"] == _HELD
+        assert [after[what] for what in _THE_SAME] == [before[what] for what in _THE_SAME]
+        # Who waits looks again now and then, by a task of its own.
+        assert after["tasks"] <= before["tasks"] + 2 * _HELD
+        assert after["objects"] - before["objects"] < _WAVE, "something is kept of each refused request"
+        release.set()
+        responses = await asyncio.gather(*accepted)
+        assert [response.status_code for response in responses] == [200] * _HELD
+        for response in responses:
+            session = response.json()["metadata"]["session_id"]
+            assert await system.history_of(2, session) == [f"message of {session}", "hello"]
+        assert system.runtime.engine.running_activities == 0
+
+
+async def _refused_but(count: int, system: System, first: int) -> "list[asyncio.Task[httpx2.Response]]":
+    """Send a wave of messages, and return those that wait for a reply once all but `count` are refused."""
+    sent = [asyncio.create_task(_say(system, first + number)) for number in range(_WAVE)]
+
+    async def is_refused() -> bool:
+        return sum(not task.done() for task in sent) == count
+
+    await system.until(is_refused, moving=False)
+    assert all(task.result().status_code == 503 for task in sent if task.done())
+    return [task for task in sent if not task.done()]
+
+
+def _held(system: System) -> dict[str, int]:
+    """How much of each thing there is in memory for the turns that are under way."""
+    gc.collect()
+    engine = system.runtime.engine
+    return {
+        "activities": engine.running_activities,
+        "workflows": engine.resident_instances,
+        "timers": engine.armed_timers,
+        "tasks": len(asyncio.all_tasks()),
+        "threads": threading.active_count(),
+        "objects": sum(not isinstance(each, _LOOPS_OWN) for each in gc.get_objects()),
+    }
 
 
 async def test_a_refused_message_may_be_sent_again_with_its_key(
