@@ -14,6 +14,9 @@ log = logging.getLogger(__name__)
 _EXIT_AT_ONCE = 0
 # Thresholds of the garbage collector's three generations.
 _YOUNG_OBJECTS, _YOUNG_COLLECTIONS, _OLDER_COLLECTIONS = 20_000, 10, 10
+# Seconds that a resumed workflow takes, and the longest time without the collector.
+_RESUME_S = 0.001
+_MOST_RESUME_S = 20.0
 
 
 class Deadline:
@@ -65,13 +68,17 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-def spare_collector() -> None:
+def spare_collector(*, resumed: int = 0) -> None:
     """What the start has made stays for good: let the garbage collector pass it over, and look at the rest less often.
 
     A collection stops the loop, and one of everything takes a tenth of a second here. What a turn leaves behind is
-    freed without it, cycles aside (https://docs.python.org/3/library/gc.html#gc.freeze).
+    freed without it, cycles aside (https://docs.python.org/3/library/gc.html#gc.freeze). While `resumed` workflows come
+    to where they were, all that is made is needed: it would be looked through several times for nothing.
     """
     gc.collect()
     gc.freeze()
     gc.set_threshold(_YOUNG_OBJECTS, _YOUNG_COLLECTIONS, _OLDER_COLLECTIONS)
-    gc.enable()
+    if resumed:
+        asyncio.get_running_loop().call_later(min(resumed * _RESUME_S, _MOST_RESUME_S), gc.enable)
+    else:
+        gc.enable()

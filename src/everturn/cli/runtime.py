@@ -127,7 +127,7 @@ async def _run(settings: Settings, command: RuntimeCommand, apps: Sequence[_App]
         if command.app_id is not None:
             neighbours = runtime.join(PeerFolder(settings.data_dir / "apps", command.app_id), command.app_id)
             await stack.enter_async_context(among_neighbours(neighbours, _GOODBYE_S))
-        spare_collector()
+        spare_collector(resumed=runtime.resumed)
         _say_what_runs(settings, sidecars)
         process = None
         if command.command:

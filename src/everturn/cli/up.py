@@ -78,7 +78,7 @@ async def _up(settings: Settings, options: UpOptions) -> None:
         deadline = Deadline(settings.shutdown_s)
         running = await _start(settings, options, stack, deadline)
         slow.cancel()
-        spare_collector()
+        spare_collector(resumed=running.runtime.resumed)
         print_banner(settings, resumed=running.runtime.resumed_of(CHAT_WORKFLOW))
         warning = asyncio.create_task(print_model_warning(settings))
         await stopping.wait()
