@@ -138,9 +138,9 @@ import json
 from everturn.models.put_off import put_off
 put_off("json")
 put_off("no_such_package_here")
-print(type(json).__name__, "no_such_package_here" in sys.modules)
+print(sys.modules["json"] is json, "no_such_package_here" in sys.modules)
 """
 
     printed = _run(program, folder=tmp_path)
 
-    assert printed == "module False"
+    assert printed == "True False"
