@@ -17,8 +17,8 @@ from everturn.runtime.work_messages import (
 from everturn.runtime.worker import ActivityOutcome, Worker, WorkflowRequest
 from everturn.sidecar.wire import Request, Response, Transport
 
-TURN = "/worker/turn"
-ACTIVITY = "/worker/activity"
+TURN = "/tasks/turn"
+ACTIVITY = "/tasks/activity"
 _PROTOBUF = {"content-type": "application/protobuf"}
 _TOO_LARGE = 413
 
