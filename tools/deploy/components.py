@@ -24,7 +24,7 @@ def component_faults(root: Path) -> Iterator[str]:
         return
     if clusters.subscriptions != ours.subscriptions:
         yield f"{DAPR}: the subscriptions are not those of components/"
-    if clusters.delivery_retries != ours.delivery_retries:
+    if clusters.rules != ours.rules:
         yield f"{DAPR}: messages are not retried as in components/"
     for name, settings in _SAME.items():
         mine, theirs = ours.components.get(name), clusters.components.get(name)
