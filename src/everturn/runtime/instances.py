@@ -12,11 +12,11 @@ from everturn.runtime.store.workflow_store import InstanceRow, WorkflowStore
 
 InstanceId = tuple[str, str]
 
-# What the instances that wait for something may take in memory, and how many they may be.
+# What the instances that wait for something may take in memory, and how many of those may wait for an activity.
 _MAX_IDLE_BYTES = 8 * 1024 * 1024
 _MAX_IDLE_INSTANCES = 1_000
-# Of an ended one only a question may still come, and soon if at all.
-_MAX_ENDED_INSTANCES = 64
+# Those that wait for time, an event or a child may do so for hours; of an ended one only a question may still come.
+_MAX_DORMANT_INSTANCES = 64
 # What an event takes in memory beside its bytes: a message of its own, with an arena (measured: 16 events, 16 kB).
 _EVENT_BYTES = 1_000
 
@@ -76,22 +76,22 @@ class Instance:
 
 
 class Instances:
-    """Finds instances in memory or loads them; forgets the longest unused idle and ended ones beyond a bound."""
+    """Finds instances in memory or loads them; forgets those that rest the longest beyond a bound."""
 
     def __init__(self, store: WorkflowStore) -> None:
         self._store = store
         self._resident: dict[InstanceId, Instance] = {}
-        self._ended: OrderedDict[InstanceId, None] = OrderedDict()
-        # With what each takes in memory.
+        # At rest, longest first, with what each takes in memory: those that wait for an activity are idle.
         self._idle: OrderedDict[InstanceId, int] = OrderedDict()
-        self._idle_bytes = 0
+        self._dormant: OrderedDict[InstanceId, int] = OrderedDict()
+        self._resting_bytes = 0
 
     def __len__(self) -> int:
         return len(self._resident)
 
     @property
     def busy_count(self) -> int:
-        return len(self._resident) - len(self._idle) - len(self._ended)
+        return len(self._resident) - len(self._idle) - len(self._dormant)
 
     def get(self, app_id: str, instance_id: str) -> Instance | None:
         """The instance, or None where there is none. Raises TransientError where the disk cannot be read."""
@@ -114,25 +114,27 @@ class Instances:
 
     def use(self, instance: Instance) -> None:
         """Keep it: a step of it begins."""
-        self._ended.pop(instance.id, None)
-        self._idle_bytes -= self._idle.pop(instance.id, 0)
+        self._resting_bytes -= self._dormant.pop(instance.id, 0) + self._idle.pop(instance.id, 0)
 
     def rest(self, instance: Instance) -> None:
         """It may be forgotten: no step of it is under way and all of it is on disk."""
         if self._resident.get(instance.id) is not instance:
             return
         self.use(instance)
-        if instance.ended:
-            self._ended[instance.id] = None
-            if len(self._ended) > _MAX_ENDED_INSTANCES:
-                del self._resident[self._ended.popitem(last=False)[0]]
-            return
-        self._idle[instance.id] = footprint = instance.size + _EVENT_BYTES * len(instance.history)
-        self._idle_bytes += footprint
-        while self._idle_bytes > _MAX_IDLE_BYTES or len(self._idle) > _MAX_IDLE_INSTANCES:
-            oldest, given_back = self._idle.popitem(last=False)
-            self._idle_bytes -= given_back
-            del self._resident[oldest]
+        resting = self._dormant if instance.ended or not instance.state.tasks else self._idle
+        resting[instance.id] = footprint = instance.size + _EVENT_BYTES * len(instance.history)
+        self._resting_bytes += footprint
+        if len(self._dormant) > _MAX_DORMANT_INSTANCES:
+            self._drop_oldest(self._dormant)
+        if len(self._idle) > _MAX_IDLE_INSTANCES:
+            self._drop_oldest(self._idle)
+        while self._resting_bytes > _MAX_IDLE_BYTES:
+            self._drop_oldest(self._dormant or self._idle)
+
+    def _drop_oldest(self, resting: OrderedDict[InstanceId, int]) -> None:
+        oldest, footprint = resting.popitem(last=False)
+        self._resting_bytes -= footprint
+        del self._resident[oldest]
 
     def forget(self, instance: Instance) -> None:
         """It is no more: purged, replaced, or never committed."""

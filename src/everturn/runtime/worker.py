@@ -42,6 +42,8 @@ class ActivityOutcome:
 # More workflows than this are replayed: a suspended generator and its frames take memory.
 _MAX_WARM = 1_000
 _LAST_ACTIONS = frozenset({"completeWorkflow", "workflowVersionNotAvailable"})
+# What waits for time alone may do so for hours, and is cheap to replay.
+_TIMERS_ALONE = {"createTimer"}
 
 
 class Worker(Protocol):
@@ -101,7 +103,8 @@ class LocalWorker:
         else:
             execution = self._registered.execution(request.instance_id, request.propagated)
             replay = execution.take(past_events, new_events)
-        if not any(action.WhichOneof("workflowActionType") in _LAST_ACTIONS for action in replay.actions):
+        actions = {action.WhichOneof("workflowActionType") for action in replay.actions}
+        if actions != _TIMERS_ALONE and not actions & _LAST_ACTIONS:
             self._warm[name] = _Warm(execution, len(past_events) + len(new_events), new_events[-1])
             if len(self._warm) > _MAX_WARM:
                 self._warm.popitem(last=False)

@@ -44,6 +44,23 @@ async def test_of_workflows_that_ended_only_the_last_stay_in_memory_and_all_can_
     assert outputs == [str(number) for number in range(200)]
 
 
+async def test_of_workflows_that_wait_for_time_only_the_last_stay_in_memory_and_all_go_on(rig: Rig) -> None:
+    @rig.workflow
+    def patient(ctx: Any, number: int) -> Any:
+        yield ctx.create_timer(timedelta(hours=1))
+        return number
+
+    await rig.open()
+    ids = [await rig.start("patient", number) for number in range(200)]
+    in_memory = rig.engine.resident_instances
+
+    rig.clock.advance(3_600)
+    outputs = [(await rig.ended(instance_id)).serialized_output for instance_id in ids]
+
+    assert in_memory <= 64
+    assert outputs == [str(number) for number in range(200)]
+
+
 async def test_many_small_events_count_with_what_they_take_in_memory(rig: Rig) -> None:
     @rig.workflow
     def expectant(ctx: Any, timers: int) -> Any:

@@ -208,6 +208,8 @@ def _connect(path: Path) -> apsw.Connection:
     connection.pragma("journal_mode", "wal")
     connection.pragma("synchronous", "FULL")
     connection.pragma("foreign_keys", False)
+    # KiB, for each of the two connections; the values that are read most are kept by `state_cache`.
+    connection.pragma("cache_size", -512)
     return connection
 
 
