@@ -159,4 +159,5 @@ async def end_turn(call: StepCall) -> None:
         TurnStatus(call.details["status"]),
         step=failure["step"] if failure else None,
         error=Failure(kind=failure["kind"], message=failure["message"]) if failure else None,
+        instance_id=call.instance_id,
     )

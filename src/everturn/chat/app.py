@@ -8,11 +8,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dapr.ext.workflow import WorkflowRuntime
+from dapr.ext.workflow import WorkflowRuntime, WorkflowState
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 import everturn.chat.activities  # noqa: F401 - declares the steps
+from everturn.chat.abandoned import end_abandoned
 from everturn.chat.admission import Admission
 from everturn.chat.agent import Assistant
 from everturn.chat.api import add_chat_routes
@@ -23,7 +24,7 @@ from everturn.chat.maintenance import PURGE_EVERY_S, purge_ended
 from everturn.chat.metrics import ChatMetrics
 from everturn.chat.policies import policies_from
 from everturn.chat.readiness import unready
-from everturn.chat.records import TurnRecords
+from everturn.chat.records import TurnRecord, TurnRecords
 from everturn.chat.services import TurnServices
 from everturn.chat.session_store import HandOver, SessionStore
 from everturn.chat.steps import register_steps
@@ -152,17 +153,22 @@ def _services(settings: Settings, sidecar: Sidecar, assistant: WarmedAssistant, 
     dapr = DaprClient(sidecar.transport)
     records, sessions = TurnRecords(dapr), SessionStore(dapr)
     instances = TurnInstances(sidecar.workflows, policies_from(settings))
-    return TurnServices(
+
+    async def end(record: TurnRecord, workflow: WorkflowState | None) -> None:
+        await end_abandoned(services, record, workflow)
+
+    services = TurnServices(
         settings=settings,
         dapr=dapr,
         records=records,
         sessions=sessions,
         instances=instances,
-        hand_over=HandOver(records, sessions, instances),
+        hand_over=HandOver(records, sessions, instances, end),
         assistant=assistant,
         model_name=model_name(settings),
         metrics=metrics,
     )
+    return services
 
 
 def _worker(services: TurnServices) -> WorkflowRuntime:

@@ -22,15 +22,17 @@ async def end_turn_in_session(
     *,
     step: str | None = None,
     error: Failure | None = None,
+    instance_id: str | None = None,
 ) -> None:
     """Give the turn its outcome, unless it has one, and let the next one of its session go.
 
     The record is written before the session: a crash between leaves an ended turn at the head, and whoever ends or
-    looks at it again takes it off.
+    looks at it again takes it off. With `instance_id` only the run by that instance is ended: a late end of a run does
+    not end the rerun.
     """
     outcome = Outcome(status=status, at=to_wire(utc_now()), step=step, error=error)
     for _ in range(MAX_CONFLICTS):
-        ended = await _try_to_end(services, turn_id, outcome)
+        ended = await _try_to_end(services, turn_id, outcome, instance_id)
         if ended is not None:
             break
     else:
@@ -39,10 +41,14 @@ async def end_turn_in_session(
     await services.hand_over.start_head(session, perhaps_started=not was_new)
 
 
-async def _try_to_end(services: TurnServices, turn_id: str, outcome: Outcome) -> tuple[Session, bool] | None:
+async def _try_to_end(
+    services: TurnServices, turn_id: str, outcome: Outcome, instance_id: str | None
+) -> tuple[Session, bool] | None:
     found = await services.records.get(turn_id)
     record = found.record
     stored = await services.sessions.get(record.session_id, record.user_id)
+    if record.outcome is None and instance_id not in (None, record.instance_id):
+        return stored.session, False
     completed = (record.outcome or outcome).status is TurnStatus.COMPLETED
     session = stored.session.without(turn_id, completed=completed, stored_up_to=record.stored_up_to)
     saves: list[Save] = []

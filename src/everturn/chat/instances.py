@@ -5,7 +5,7 @@ from datetime import datetime
 
 import grpc
 from dapr.ext.workflow.workflow_management import WorkflowHistoryEvent
-from dapr.ext.workflow.workflow_state import WorkflowState
+from dapr.ext.workflow.workflow_state import WorkflowState, WorkflowStatus
 from pydantic import BaseModel
 
 from everturn.chat.policies import Policies
@@ -15,6 +15,12 @@ from everturn.chat.turn import CHAT_WORKFLOW
 from everturn.sidecar.ended_workflows import ended_before
 from everturn.sidecar.workflow_errors import already_runs, is_missing, read_whole, sorted_workflow_errors
 from everturn.sidecar.workflows import WorkflowClient
+
+_ENDED = frozenset({WorkflowStatus.COMPLETED, WorkflowStatus.FAILED, WorkflowStatus.TERMINATED})
+
+
+def has_ended(workflow: WorkflowState) -> bool:
+    return workflow.runtime_status in _ENDED
 
 
 class TurnInstances:

@@ -36,8 +36,11 @@ async def _keep_steps(services: TurnServices, instance_id: str, now: datetime) -
     if found is None or found.record.instance_id != instance_id:
         return True
     record = found.record
-    if record.outcome is None or record.purged:
-        return record.purged
+    if record.outcome is None:
+        await services.hand_over.end_abandoned(record, await services.instances.state(instance_id))
+        return False
+    if record.purged:
+        return True
     steps = steps_of(await services.instances.history(instance_id))
     kept = record.model_copy(update={"past_steps": merged_steps(record.past_steps, steps), "purged": True})
     try:

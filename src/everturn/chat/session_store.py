@@ -1,10 +1,12 @@
 """Sessions in the state store, and the hand-over from one turn of a session to the next."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from everturn.chat.instances import TurnInstances
-from everturn.chat.records import TurnRecords
+from dapr.ext.workflow.workflow_state import WorkflowState
+
+from everturn.chat.instances import TurnInstances, has_ended
+from everturn.chat.records import TurnRecord, TurnRecords
 from everturn.chat.sessions import Session, parse_session, save_session, session_key
 from everturn.errors import ConflictError, TransientError
 from everturn.sidecar.client import DaprClient, StateItem
@@ -51,27 +53,46 @@ class SessionStore:
         raise TransientError(f"session {session_id!r} is changed too often at once", kind="conflict")
 
 
-class HandOver:
-    """Sees to it that the head of a session's queue runs."""
+# `abandoned.end_abandoned` over the services of this process.
+EndAbandoned = Callable[[TurnRecord, WorkflowState | None], Awaitable[None]]
 
-    def __init__(self, records: TurnRecords, sessions: SessionStore, instances: TurnInstances) -> None:
+
+class HandOver:
+    """Sees to it that the head of a session's queue runs.
+
+    `end_abandoned` ends a turn whose workflow has ended without it, or whose session has not heard of its end, and
+    starts the next.
+    """
+
+    def __init__(
+        self, records: TurnRecords, sessions: SessionStore, instances: TurnInstances, end_abandoned: EndAbandoned
+    ) -> None:
         self._records = records
         self._sessions = sessions
         self._instances = instances
+        self.end_abandoned = end_abandoned
 
     async def start_head(self, session: Session, *, perhaps_started: bool) -> None:
-        """Start the head's workflow unless the head is paused, has ended, or (`perhaps_started`) has one already.
+        """Start the head's workflow unless the head is paused or (`perhaps_started`) has one already.
 
-        Starting twice is harmless, as long as the first has not ended: the engine knows the instance id.
+        A head that has ended, or whose workflow has, is taken off and the next one started: a crash, an operator or a
+        bug can leave it there. One whose workflow was purged without an end is started again. Starting twice is
+        harmless, as long as the first has not ended: the engine knows the instance id.
         """
         head = session.head
-        if head is None or head.paused:
-            return
-        found = await self._records.find(head.turn_id)
-        if found is None or found.record.outcome is not None:
+        found = await self._records.find(head.turn_id) if head else None
+        if head is None or found is None:
             return
         record = found.record
-        if perhaps_started and await self._instances.state(record.instance_id) is not None:
+        if record.outcome is not None:
+            await self.end_abandoned(record, None)
+            return
+        if head.paused:
+            return
+        workflow = await self._instances.state(record.instance_id) if perhaps_started else None
+        if workflow is not None:
+            if has_ended(workflow):
+                await self.end_abandoned(record, workflow)
             return
         await self._instances.start(record)
         # Who paused it meanwhile wrote that into the session, and may have looked for its workflow too early.

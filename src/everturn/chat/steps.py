@@ -16,6 +16,7 @@ from dapr.ext.workflow import WorkflowActivityContext, WorkflowRuntime
 from everturn.chat.faults import CANCELLED, StepAttemptFailed, encode_fault
 from everturn.chat.records import TurnRecord, Versioned
 from everturn.chat.services import TurnServices
+from everturn.contracts.chat import TurnStatus
 from everturn.errors import EverturnError, TerminalError, TransientError
 from everturn.settings import Settings
 
@@ -28,15 +29,16 @@ DEFAULT_AT_ONCE = 64
 
 @dataclass(frozen=True, slots=True)
 class StepCall:
-    """One attempt of a step: for which turn, with what, and what it may use."""
+    """One attempt of a step: for which turn, in which workflow instance, with what, and what it may use."""
 
     turn_id: str
+    instance_id: str
     attempt: int
     details: dict[str, Any]
     services: TurnServices
 
     async def record(self) -> TurnRecord:
-        """The turn's record. Raises TerminalError (kind `cancelled`) where the turn has been cancelled."""
+        """The turn's record. Raises TerminalError (kind `cancelled`) where the turn wants no reply any more."""
         return (await self.versioned_record()).record
 
     async def versioned_record(self) -> Versioned:
@@ -47,7 +49,9 @@ class StepCall:
 
 
 def refuse_cancelled(record: TurnRecord) -> None:
-    if record.cancel_requested:
+    """Raises TerminalError where the turn was cancelled, or has ended without a reply while the step still ran."""
+    outcome = record.outcome
+    if record.cancel_requested or (outcome is not None and outcome.status is not TurnStatus.COMPLETED):
         raise TerminalError("the turn was cancelled", kind=CANCELLED)
 
 
@@ -96,9 +100,10 @@ def _activity(
     timeout_s = declared.timeout_s(services.settings)
     places = asyncio.Semaphore(declared.at_once(services.settings))
 
-    async def run(_: WorkflowActivityContext, given: dict[str, Any]) -> Any:
+    async def run(context: WorkflowActivityContext, given: dict[str, Any]) -> Any:
         details = dict(given)
-        call = StepCall(details.pop("turn_id"), details.pop("attempt", 1), details, services)
+        turn_id, attempt_number = details.pop("turn_id"), details.pop("attempt", 1)
+        call = StepCall(turn_id, context.workflow_id, attempt_number, details, services)
         async with places:
             return await attempt(call)
 

@@ -9,6 +9,7 @@ import logging
 from dataclasses import dataclass
 
 from everturn.chat.ending import end_turn_in_session
+from everturn.chat.instances import has_ended
 from everturn.chat.records import TurnRecord, save_record
 from everturn.chat.services import TurnServices
 from everturn.chat.session_store import MAX_CONFLICTS, StoredSession
@@ -74,13 +75,22 @@ class Turns:
     async def _look_again(self, record: TurnRecord) -> TurnRecord:
         """The record after the workflow's end, or after a moment in which what should run was seen to run."""
         try:
-            if not await self._services.instances.wait(record.instance_id, _LOOK_EVERY_S):
+            over = await self._services.instances.wait(record.instance_id, _LOOK_EVERY_S)
+            if not over:
                 await self._nudge(record)
-            return (await self._services.records.get(record.turn_id)).record
+            now = (await self._services.records.get(record.turn_id)).record
+            return await self._if_abandoned(now) if over and now.outcome is None else now
         except TransientError as error:
             log.warning("turn_out_of_sight", extra={"turn_id": record.turn_id, "reason": error.message})
             await asyncio.sleep(_LOOK_EVERY_S)
             return record
+
+    async def _if_abandoned(self, record: TurnRecord) -> TurnRecord:
+        """The record once the turn has ended, or runs again, where its workflow has ended and it had not."""
+        workflow = await self._services.instances.state(record.instance_id)
+        if workflow is not None and has_ended(workflow):
+            await self._services.hand_over.end_abandoned(record, workflow)
+        return (await self._services.records.get(record.turn_id)).record
 
     async def view(self, turn_id: str) -> Turn:
         """The turn as a client sees it. While it waits, what should run before it is seen to run."""
@@ -207,6 +217,9 @@ class Turns:
         record = found.record
         stored = await self._services.sessions.get(record.session_id, record.user_id)
         workflow = None if record.outcome else await self._services.instances.state(record.instance_id)
+        if workflow is not None and has_ended(workflow):
+            await self._services.hand_over.end_abandoned(record, workflow)
+            return await self._standing(turn_id)
         return _Standing(record, found.etag, stored, status_of(record, stored.session, workflow))
 
     async def _view(self, standing: _Standing) -> Turn:
