@@ -1,15 +1,14 @@
 """One process of a system: started in a group of its own, its output in a file, ended with whoever started it."""
 
-import ctypes
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_PR_SET_PDEATHSIG = 1  # prctl(2)
+_BOUND = Path(__file__).with_name("bound.py")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,25 +69,12 @@ def start(command: Command, logs: Path, folder: Path) -> Process:
     log = logs / f"{command.name}.log"
     with log.open("ab") as output:
         popen = subprocess.Popen(
-            list(command.arguments),
+            [sys.executable, "-I", str(_BOUND), str(os.getpid()), *command.arguments],
             cwd=folder,
             env=dict(command.environment),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_death_with_parent(),  # noqa: PLW1509 - no thread runs here, and there is no other way
         )
     return Process(command, log, popen)
-
-
-def _death_with_parent() -> Callable[[], None] | None:
-    """What makes Linux kill a child when this process is killed; None on other systems, which cannot."""
-    if sys.platform != "linux":
-        return None
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-
-    def ask() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-    return ask
