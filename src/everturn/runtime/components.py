@@ -36,13 +36,17 @@ class Component:
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """Messages of `topic` go to `route` of an app; those that it will never take, to `dead_letter_topic`."""
+    """Messages of `topic` go to `route` of an app; those that it will never take, to `dead_letter_topic`.
+
+    `is_declared`: in a file, not by the app itself.
+    """
 
     pubsub: str
     topic: str
     route: str
     dead_letter_topic: str | None = None
     scopes: frozenset[str] = frozenset()
+    is_declared: bool = False
 
     def is_for(self, app_id: str) -> bool:
         return not self.scopes or app_id in self.scopes
@@ -156,5 +160,10 @@ def _subscription(resource: Resource) -> Subscription:
     if dead_letters is not None and not isinstance(dead_letters, str):
         resource.refuse("spec.deadLetterTopic must be the name of a topic")
     return Subscription(
-        resource.text("spec.pubsubname"), resource.text("spec.topic"), route, dead_letters or None, resource.scopes()
+        resource.text("spec.pubsubname"),
+        resource.text("spec.topic"),
+        route,
+        dead_letters or None,
+        resource.scopes(),
+        is_declared=True,
     )

@@ -123,6 +123,7 @@ class _Calls:
                     pubsub_name=item.pubsub,
                     topic=item.topic,
                     dead_letter_topic=item.dead_letter_topic or "",
+                    type=metadata_pb2.DECLARATIVE if item.is_declared else metadata_pb2.PROGRAMMATIC,
                     rules=metadata_pb2.PubsubSubscriptionRules(
                         rules=[metadata_pb2.PubsubSubscriptionRule(path=item.route)]
                     ),

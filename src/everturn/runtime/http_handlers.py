@@ -100,4 +100,5 @@ def _shown_subscription(subscription: Subscription) -> dict[str, object]:
         "topic": subscription.topic,
         "rules": [{"path": subscription.route}],
         "deadLetterTopic": subscription.dead_letter_topic or "",
+        "type": "DECLARATIVE" if subscription.is_declared else "PROGRAMMATIC",
     }

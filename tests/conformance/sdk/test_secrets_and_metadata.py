@@ -52,14 +52,17 @@ def test_a_sidecar_names_its_app_its_components_and_its_subscriptions(program: P
     assert over_grpc.application_id == over_http["id"] == program.sidecar.app_id
     assert {each.name for each in over_grpc.registered_components} == names
     assert {each["name"] for each in over_http["components"]} == names
+    # A stream of another test may be on its way out.
     assert {
-        (each["pubsubname"], each["topic"], each.get("deadLetterTopic", "")) for each in over_http["subscriptions"]
+        (each["pubsubname"], each["topic"], each.get("deadLetterTopic", ""), each["type"])
+        for each in over_http["subscriptions"]
+        if each["type"] != "STREAMING"
     } == {
-        ("pubsub", "news", "dead-news"),
-        ("pubsub", "dead-news", ""),
-        ("pubsub", "raw-news", ""),
-        ("patient", "letters", "dead-letters"),
-        ("patient", "dead-letters", ""),
+        ("pubsub", "news", "dead-news", "DECLARATIVE"),
+        ("pubsub", "dead-news", "", "DECLARATIVE"),
+        ("pubsub", "raw-news", "", "DECLARATIVE"),
+        ("patient", "letters", "dead-letters", "DECLARATIVE"),
+        ("patient", "dead-letters", "", "DECLARATIVE"),
     }
     assert over_http["workflows"]["connectedWorkers"] == 1
 

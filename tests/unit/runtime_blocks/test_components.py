@@ -36,8 +36,8 @@ def test_our_files_subscribe_the_memory_service() -> None:
     subscriptions = read_components(OURS).subscriptions
 
     assert subscriptions == (
-        Subscription("pubsub", "conversations", "/conversations", "conversations-dead-letters", memory),
-        Subscription("pubsub", "conversations-dead-letters", "/conversations/dead-letters", None, memory),
+        Subscription("pubsub", "conversations", "/conversations", "conversations-dead-letters", memory, True),
+        Subscription("pubsub", "conversations-dead-letters", "/conversations/dead-letters", None, memory, True),
     )
 
 

@@ -52,7 +52,13 @@ async def test_metadata_names_components_and_subscriptions(sidecar: Transport, r
     assert metadata["id"] == "app-a"
     assert {item["name"] for item in metadata["components"]} == {"statestore", "pubsub", "secretstore"}
     assert metadata["subscriptions"] == [
-        {"pubsubname": "pubsub", "topic": "orders", "rules": [{"path": "/orders"}], "deadLetterTopic": "dead"}
+        {
+            "pubsubname": "pubsub",
+            "topic": "orders",
+            "rules": [{"path": "/orders"}],
+            "deadLetterTopic": "dead",
+            "type": "PROGRAMMATIC",
+        }
     ]
 
 
