@@ -3,10 +3,14 @@
 The composition root of that way to run; `everturn up` is the one of the embedded runtime.
 """
 
+import os
 import signal
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
+
+from pydantic_settings import DotEnvSettingsSource
 
 from everturn.errors import SettingError
 from everturn.settings import Settings, load_settings
@@ -19,6 +23,8 @@ from tools.dapr.system import DaprSystem, StoppedError, SystemFailedError
 _FOLDER = Path(".everturn-dapr")
 _COMPONENTS = Path(__file__).parent.parent.parent / "components"
 _LOOK_EVERY_S = 0.5
+# The layout has them.
+_PORTS_OF_SIDECARS = frozenset({"DAPR_HTTP_PORT", "DAPR_GRPC_PORT"})
 
 
 def main() -> int:
@@ -27,18 +33,26 @@ def main() -> int:
         signal.signal(number, lambda *_: stopping.set())
     try:
         settings = load_settings()
-        return _run(_system(settings, build(), stopping))
+        return _run(compose(settings, build(), stopping))
     except SettingError as error:
         return _refuse(error.message, 2)
     except (BuildError, MissingRedisError, SystemFailedError) as error:
         return _refuse(str(error), 1)
 
 
-def _system(settings: Settings, binaries: Path, stopping: threading.Event) -> DaprSystem:
+def compose(settings: Settings, binaries: Path, stopping: threading.Event) -> DaprSystem:
+    """The system that `settings`, and the `.env` file of the working folder, ask for."""
     folder = _FOLDER.resolve()
     ports = usual_ports(settings.chat_port, settings.memory_port)
     layout = Layout(folder, ports, binaries, _COMPONENTS)
-    return DaprSystem(layout, stop_s=settings.shutdown_s, told=_tell, stopping=stopping)
+    return DaprSystem(layout, _told_by_file(), stop_s=settings.shutdown_s, told=_tell, stopping=stopping)
+
+
+def _told_by_file() -> Mapping[str, str]:
+    """What only the `.env` file sets: the processes start in another folder, and sidecars read no such file."""
+    told = {name.upper(): value for name, value in DotEnvSettingsSource(Settings).env_vars.items()}
+    known = {name.upper() for name, value in os.environ.items() if value} | _PORTS_OF_SIDECARS
+    return {name: value for name, value in told.items() if value and name not in known}
 
 
 def _run(system: DaprSystem) -> int:

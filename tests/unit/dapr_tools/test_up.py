@@ -3,14 +3,16 @@
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 import yaml
-from tools.dapr import build
+from tools.dapr import build, up
 from tools.dapr.layout import usual_ports
 
 from everturn.contracts.events import CHAT_APP_ID, MEMORY_APP_ID
+from everturn.settings import load_settings
 
 ROOT = Path(__file__).parent.parent.parent.parent
 
@@ -88,6 +90,26 @@ def test_a_wrong_setting_is_refused(built: Path) -> None:
 
     assert done.returncode == 2
     assert "EVERTURN_CHAT_PORT" in done.stderr
+
+
+def test_what_the_settings_file_says_reaches_services_and_sidecars(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EVERTURN_MODEL_NAME", "of-the-environment")
+    monkeypatch.delenv("APP_API_TOKEN", raising=False)
+    lines = [
+        "app_api_token=t",
+        "DAPR_HTTP_PORT=9",
+        "EVERTURN_MODEL_NAME=of-the-file",
+        "EVERTURN_MODEL_BASE_URL=http://h/v1",
+    ]
+    (tmp_path / ".env").write_text("\n".join(lines), "utf-8")
+
+    system = up.compose(load_settings(), tmp_path, threading.Event())
+
+    assert system.settings == {"APP_API_TOKEN": "t", "EVERTURN_MODEL_BASE_URL": "http://h/v1"}
+    assert system.settings_of_sidecars({})["APP_API_TOKEN"] == "t"
 
 
 def test_the_file_for_the_dapr_cli_names_the_same_apps_and_ports() -> None:
