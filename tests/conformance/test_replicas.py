@@ -244,3 +244,41 @@ async def test_who_waits_at_one_replica_gets_the_reply_that_the_other_made(pair:
 
     assert [answer.json()["turn_id"] for answer in answers] == [id_ for id_ in turns.values() for _ in OTHER]
     assert {json.loads(answer.text)["reply"] for answer in answers} == {"given"}
+
+
+async def operate(pair: Pair, how: str, *, turn_id: str, until: str) -> None:
+    """Do `how` to a workflow through Dapr's API, as an operator does, and wait for the status `until`."""
+    workflows = f"{address(pair.system.sidecars['chat'].http)}/v1.0/workflows/dapr"
+    http = pair["chat"].http
+    response = await http.post(f"{workflows}/{how}", json={"no": "turn"})
+    assert response.status_code == 202, response.text
+
+    async def is_so() -> bool:
+        return bool((await http.get(f"{workflows}/{turn_id}")).json()["runtimeStatus"] == until)
+
+    await pair["chat"].until(is_so)
+
+
+@pytest.mark.parametrize(("workflow", "status", "code"), [("terminated", "cancelled", 409), ("failed", "failed", 502)])
+async def test_a_turn_whose_workflow_ends_without_it_is_ended_by_who_looks(
+    pair: Pair, workflow: str, status: str, code: int
+) -> None:
+    release = asyncio.Event()
+    text, key = f"message of {pair.name}", {"Idempotency-Key": "k"}
+    pair.endpoint.script_for(text, Held(release, completion("never given")))
+    turn_id = await pair["chat"].accept(text, key="k")
+    await pair.endpoint.asked(1, about=text)
+
+    await operate(pair, f"{turn_id}/terminate", turn_id=turn_id, until="TERMINATED")
+    if workflow == "failed":
+        # Started again in its place, with an input that is none.
+        await operate(pair, f"chat_workflow/start?instanceID={turn_id}", turn_id=turn_id, until="FAILED")
+    next_reply = await pair["chat-2"].reply("the next one")
+    again = await pair["chat"].say(text, headers=key)
+    seen = await asyncio.gather(*(pair[replica].turn(turn_id) for replica in OTHER))
+    release.set()
+
+    assert next_reply["reply"] == "hello"
+    assert (again.status_code, again.json()["turn_id"]) == (code, turn_id)
+    assert {turn["status"] for turn in seen} == {status}
+    assert await pair["chat"].history_of(2) == ["the next one", "hello"]
