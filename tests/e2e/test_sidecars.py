@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import sys
 from dataclasses import dataclass, field
 
@@ -330,3 +331,14 @@ async def test_a_second_runtime_of_an_app_is_refused(machine: Machine) -> None:
     assert await second.exit_code() == 1
     assert await first.stop() == 0
     assert re.search("in use by process", second.err.all[-1])
+
+
+async def test_a_taken_grpc_port_is_refused_in_one_line(machine: Machine) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+
+        running = await machine.run("runtime", "--app-id", "mine", "--dapr-grpc-port", str(port))
+
+        assert await running.exit_code() == 1
+    (line,) = running.err.all
+    assert str(port) in line

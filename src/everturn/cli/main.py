@@ -59,6 +59,8 @@ def _run(options: argparse.Namespace, app_command: Sequence[str]) -> int:
             settings = _settings_of_service()
             # It starts commands and never forks otherwise: gRPC need not prepare for that, nor complain of it.
             os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+            # A port that it cannot have is told by us, in one line.
+            os.environ.setdefault("GRPC_VERBOSITY", "NONE")
             from everturn.cli.runtime import RuntimeCommand, run_runtime  # noqa: PLC0415
 
             return run_runtime(settings, runtime_command(RuntimeCommand, options, app_command))

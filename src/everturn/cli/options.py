@@ -101,7 +101,9 @@ def _add_runtime(commands: Any) -> None:
         help="start the runtime alone, as the sidecar of both services or of one app",
         usage="everturn runtime [options] [-- COMMAND ...]",
     )
-    runtime.add_argument("--app-id", metavar="ID", help="the app; without it, both services of this project")
+    runtime.add_argument(
+        "--app-id", type=_app_id, metavar="ID", help="the app; without it, both services of this project"
+    )
     runtime.add_argument("--app-port", type=_port, metavar="PORT", help="where the app listens; without it, nowhere")
     runtime.add_argument("--app-protocol", choices=("http", "grpc"), default="http", help="how the app is called")
     runtime.add_argument("--dapr-http-port", "-H", type=_port, metavar="PORT", help="of Dapr's HTTP API")
@@ -111,6 +113,13 @@ def _add_runtime(commands: Any) -> None:
     )
     runtime.add_argument("--config", "-c", type=Path, metavar="FILE", help="Dapr's; its secret scopes are used")
     runtime.add_argument("--log-level", choices=_LOG_LEVELS, default="info")
+
+
+def _app_id(text: str) -> str:
+    # It names the folder of the app, which must be one of its own.
+    if not text.strip().strip("."):
+        raise argparse.ArgumentTypeError(f"{text!r} is no app id: it must have more than dots and spaces")
+    return text
 
 
 def _port(text: str) -> int:

@@ -35,6 +35,7 @@ _HOST = "127.0.0.1"
 _SHARE_OF_APP = 0.8
 # Seconds for requests that are under way when everything behind them has stopped.
 _GOODBYE_S = 1.0
+_LAST_PORT = 65_535
 _LOG_LEVELS = {
     "debug": logging.DEBUG,
     "info": logging.INFO,
@@ -103,6 +104,8 @@ def _apps(settings: Settings, command: RuntimeCommand) -> list[_App]:
     if command.app_port is not None or command.command:
         raise SettingError("--app-port and a command are for one app: name it with --app-id")
     http_port, grpc_port = command.http_port or settings.dapr_http_port, command.grpc_port or settings.dapr_grpc_port
+    if _LAST_PORT in (http_port, grpc_port):
+        raise SettingError(f"--dapr-http-port, --dapr-grpc-port: {_LAST_PORT} leaves none for the second service")
     return [
         _App(CHAT_APP_ID, settings.chat_port, http_port, grpc_port),
         _App(MEMORY_APP_ID, settings.memory_port, http_port + 1, grpc_port + 1),

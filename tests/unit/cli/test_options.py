@@ -62,11 +62,22 @@ def test_who_wants_to_talk_says_who_it_is(capsys: pytest.CaptureFixture[str]) ->
     assert "--user" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("app_id", ["", " ", ".", ".."])
+def test_an_app_id_that_names_no_folder_of_its_own_is_refused(app_id: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse_command_line(["runtime", f"--app-id={app_id}"])
+
+    assert ended.value.code == 2
+    assert "no app id" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
         (["--app-port", "5000"], "--app-id"),
         (["--", "python"], "--app-id"),
+        (["--dapr-http-port", "65535"], "--dapr-http-port"),
+        (["--dapr-grpc-port", "65535"], "--dapr-grpc-port"),
         (["--app-id", "mine", "--config", "nowhere.yaml"], "nowhere.yaml"),
         (["--app-id", "mine", "--resources-path", "nowhere"], "nowhere"),
     ],
