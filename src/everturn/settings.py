@@ -89,6 +89,11 @@ class Settings(BaseSettings):
     )
     max_requests: int = Field(2_000, ge=1, description="messages that are answered at once; more get 503")
     max_model_calls: int = Field(200, ge=1, description="replies that are generated at once; more wait their turn")
+    max_turns_at_once: int = Field(
+        20_000,
+        ge=1,
+        description="steps that run or wait for their place at once; at more, new messages get 503",
+    )
     keep_workflows_hours: Hours = Field(24, description="hours that the workflow of an ended turn is kept")
     keep_turns_days: Days = Field(30, description="days that a turn's record, reply and key are kept")
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(

@@ -114,6 +114,45 @@ async def test_a_refused_message_may_be_sent_again_with_its_key(
         assert await system.history_of(2) == ["Hi", "hello"]
 
 
+async def test_turns_that_nobody_waits_for_are_refused_beyond_what_the_process_may_hold(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    release = asyncio.Event()
+    async with (
+        ModelEndpoint(otherwise=Held(release, completion("hello"))) as endpoint,
+        running(tmp_path, endpoint, clock, max_turns_at_once=2, max_model_calls=1) as system,
+    ):
+        running_turn = await system.accept("Hi", session="a", Idempotency_Key="a")
+        await endpoint.asked(1)
+        waiting_turn = await system.accept("Hi", session="b", Idempotency_Key="b")
+
+        async def both_wait_for_the_model() -> bool:
+            metrics = (await system.chat.get("/metrics")).text
+            fetched = 'everturn_step_attempts_total{outcome="completed",step="fetch_context"} 2.0' in metrics
+            return fetched and "everturn_step_attempts_under_way 2.0" in metrics
+
+        await system.until(both_wait_for_the_model)
+        refused = [await system.say("Hi", session="c", Prefer="respond-async", **key) for key in _KEY_OR_NONE]
+        repeated = [await system.accept("Hi", session=name, Idempotency_Key=name) for name in ("a", "b")]
+        release.set()
+        for turn_id in (running_turn, waiting_turn):
+            await system.ended(turn_id)
+        await system.until(lambda: _is_idle(system))
+        again = await system.say("Hi", session="c", Idempotency_Key="c")
+
+        assert [(each.status_code, each.headers["retry-after"]) for each in refused] == [(503, "2")] * 2
+        assert repeated == [running_turn, waiting_turn]
+        assert again.status_code == 200
+        assert await system.history_of(2, "c") == ["Hi", "hello"]
+
+
+_KEY_OR_NONE: list[dict[str, str]] = [{}, {"Idempotency_Key": "c"}]
+
+
+async def _is_idle(system: System) -> bool:
+    return "everturn_step_attempts_under_way 0.0" in (await system.chat.get("/metrics")).text
+
+
 async def test_a_clock_that_is_set_back_loses_no_retry_and_no_order(system: System) -> None:
     system.endpoint.script(status(429, retry_after="20"), completion("after all"))
     first = await system.accept("Hi")

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 import everturn.chat.activities  # noqa: F401 - declares the steps
 from everturn.chat.abandoned import end_abandoned
-from everturn.chat.admission import Admission
+from everturn.chat.admission import Admission, Attempts
 from everturn.chat.agent import Assistant
 from everturn.chat.api import add_chat_routes
 from everturn.chat.delivery import register_delivery
@@ -167,6 +167,7 @@ def _services(settings: Settings, sidecar: Sidecar, assistant: WarmedAssistant, 
         assistant=assistant,
         model_name=model_name(settings),
         metrics=metrics,
+        attempts=Attempts(settings.max_turns_at_once, metrics),
     )
     return services
 

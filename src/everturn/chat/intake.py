@@ -44,10 +44,12 @@ class Intake:
         """Accept `message` durably; for a key that was used, the turn that it stands for."""
         claim = _new_claim(message)
         if idempotency_key is None:
+            self._services.attempts.refuse_new()
             return await self._accept_new(claim, known_new=True)
         key = claim_key(message.user_id, idempotency_key)
         holder, seen = await self._claims.find(key), None
         if holder is None:
+            self._services.attempts.refuse_new()
             seen = await self._refuse_early(claim)
             holder = await self._claims.take(key, claim, ttl_s=self._claim_ttl_s())
         if holder.turn_id == claim.turn_id:

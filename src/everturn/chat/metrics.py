@@ -1,6 +1,6 @@
 """The chat service's metrics (names in the contract), in a registry of the app's own."""
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 # From a fast demo to a slow model with retries.
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -13,6 +13,9 @@ class ChatMetrics:
         self._turns = Counter("everturn_turns", "Turns that ended.", ["status"], registry=registry)
         self._attempts = Counter(
             "everturn_step_attempts", "Attempts of steps that ended.", ["step", "outcome"], registry=registry
+        )
+        self._under_way = Gauge(
+            "everturn_step_attempts_under_way", "Attempts that run or wait for their place.", registry=registry
         )
         self._turn_seconds = Histogram(
             "everturn_turn_seconds", "Seconds from acceptance to end.", registry=registry, buckets=_SECONDS
@@ -35,6 +38,9 @@ class ChatMetrics:
         self._attempts.labels(step, outcome).inc()
         if seconds is not None:
             self._step_seconds.labels(step).observe(seconds)
+
+    def attempts_under_way(self, count: int) -> None:
+        self._under_way.set(count)
 
     def turns_resumed(self, count: int) -> None:
         self._resumed.inc(count)

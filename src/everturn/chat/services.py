@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from everturn.chat.admission import Attempts
 from everturn.chat.instances import TurnInstances
 from everturn.chat.metrics import ChatMetrics
 from everturn.chat.records import TurnRecords
@@ -32,3 +33,4 @@ class TurnServices:
     assistant: Replier
     model_name: str
     metrics: ChatMetrics
+    attempts: Attempts

@@ -104,8 +104,9 @@ def _activity(
         details = dict(given)
         turn_id, attempt_number = details.pop("turn_id"), details.pop("attempt", 1)
         call = StepCall(turn_id, context.workflow_id, attempt_number, details, services)
-        async with places:
-            return await attempt(call)
+        with services.attempts.attempt():
+            async with places:
+                return await attempt(call)
 
     async def attempt(call: StepCall) -> Any:
         started = time.perf_counter()
