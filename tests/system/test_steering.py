@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from everturn.sidecar.wire import Request
 from everturn.testing.clock import ManualClock
 from everturn.testing.model_answers import Held, completion, status
 from everturn.testing.model_endpoint import ModelEndpoint
@@ -251,3 +252,30 @@ async def test_a_turn_that_is_paused_while_it_is_handed_the_session_stays_paused
         assert "second" not in [question[-1]["content"] for question in system.questions()]
         assert (await system.steer(second, "resume")).json()["status"] != "paused"
         assert (await system.ended(second))["status"] == "completed"
+
+
+async def test_a_turn_that_is_cancelled_too_late_is_in_the_history_also_without_a_broker(
+    tmp_path: Path, endpoint: ModelEndpoint, clock: ManualClock
+) -> None:
+    gate = Gate()
+    async with running(tmp_path, endpoint, clock, gate=gate) as system:
+        system.runtime.set_away("broker", away=True)
+        turn_id = await system.accept("Hi")
+        gate.wanted = lambda request: request.target.endswith("/transaction")  # of the end of the turn
+
+        async def is_ending() -> bool:
+            return gate.reached.is_set()
+
+        async def is_flagged() -> bool:
+            response = await gate.send(Request("GET", f"/v1.0/state/statestore/turn:{turn_id}"))
+            return b"cancel_requested" in response.body
+
+        await system.until(is_ending)
+        cancelling = asyncio.ensure_future(system.steer(turn_id, "cancel"))
+        await system.until(is_flagged, moving=False)
+        gate.release.set()
+
+        assert (await cancelling).status_code == 409
+        assert (await system.turn(turn_id))["status"] == "completed"
+        system.runtime.set_away("broker", away=False)
+        assert await system.history_of(2) == ["Hi", "hello"]

@@ -86,8 +86,13 @@ async def _history(call: StepCall, record: TurnRecord, context: Context) -> tupl
 
 @step(SAVE_CONVERSATION, timeout_s=lambda settings: settings.save_timeout_s)
 async def save_conversation(call: StepCall) -> None:
-    """Publish ConversationUpdated. Published again it is the same event (id = turn id), which is stored once."""
-    record = await call.record()
+    """Publish ConversationUpdated. Published again it is the same event (id = turn id), which is stored once.
+
+    `deferred`: the turn goes on to its completion without this event, so that no cancellation may keep it back.
+    """
+    record = (await call.services.records.get(call.turn_id)).record
+    if not call.details.get("deferred"):
+        refuse_cancelled(record)
     await call.services.dapr.publish(PUBSUB_NAME, CONVERSATIONS_TOPIC, conversation_event(record))
 
 

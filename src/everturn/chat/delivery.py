@@ -31,7 +31,7 @@ def deliver_event(ctx: DaprWorkflowContext, event: DeferredEvent) -> Generator[A
     policies = Policies(steps={SAVE_CONVERSATION: _POLICY})
     story = Story(ctx, TurnInput(turn_id=event.turn_id, policies=policies))
     try:
-        yield from story.step(SAVE_CONVERSATION, cancellable=False)
+        yield from story.step(SAVE_CONVERSATION, cancellable=False, deferred=True)
     except StepFailed:
         yield ctx.create_timer(timedelta(seconds=_POLICY.max_delay_s))
         ctx.continue_as_new(event.model_dump())
