@@ -74,7 +74,7 @@ class PeerFolder:
             known = self._seen.get(folder.name)
             if known is None or known[0] != changed:
                 known = self._seen[folder.name] = (changed, _peer(json.loads(file.read_text("utf-8"))))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError) as error:
             log.warning("peer_unreadable", extra={"folder": folder.name, "reason": type(error).__name__})

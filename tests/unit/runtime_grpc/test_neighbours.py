@@ -330,3 +330,15 @@ async def test_a_file_that_cannot_be_read_is_passed_over(street: Street, tmp_pat
     answer = await caller.call("odd")
 
     assert answer.status == 500
+
+
+def test_a_file_that_somebody_left_among_the_runtimes_is_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "apps").mkdir()
+    (tmp_path / "apps" / ".DS_Store").write_bytes(b"x")
+
+    others = PeerFolder(tmp_path / "apps", "me").others()
+
+    assert others == {}
+    assert caplog.records == []
