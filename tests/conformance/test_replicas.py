@@ -218,10 +218,11 @@ async def test_a_turn_is_paused_by_the_replica_that_did_not_accept_it_and_resume
     other = pair[OTHER[accepting]]
 
     paused = [await other.steer(turn_id, "pause") for turn_id in turns.values()]
-    release.set()
     shown = [await pair[accepting].turn(turn_id) for turn_id in turns.values()]
     at_once = (pair[replica].steer(turn_id, "resume") for turn_id in turns.values() for replica in OTHER)
     resumed = await asyncio.gather(*at_once)
+    # Only now: a turn that ends between the two resumes is 409 to the second.
+    release.set()
     ended = [await pair[accepting].ended(turn_id) for turn_id in turns.values()]
 
     assert {(answer.status_code, answer.json()["status"]) for answer in paused} == {(200, "paused")}
