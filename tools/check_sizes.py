@@ -1,11 +1,11 @@
-"""Keep rooms small: a module has at most 400 lines, a function at most 40 (its docstring aside)."""
+"""Keep rooms small: a module has at most 500 lines, a function at most 40 (its docstring aside)."""
 
 import ast
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-MAX_MODULE_LINES = 400
+MAX_MODULE_LINES = 500
 MAX_FUNCTION_LINES = 40
 
 

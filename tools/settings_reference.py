@@ -4,17 +4,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pydantic import AliasChoices
-from pydantic.fields import FieldInfo
-
-from everturn.settings import Settings
+from everturn.settings import Settings, environment_name
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference" / "settings.md"
 HEAD = """# Settings
 
 Settings come from the environment, or from a file `.env` in the working folder; the environment wins. They are read
-once, when a process starts. A wrong one ends the process with exit code 2 and one sentence that names it. Names are not
-case-sensitive. Without any model setting the offline demo answers.
+once, when a process starts. A wrong one ends the process with exit code 2 and one sentence that names it; a name that
+is no setting is warned of in the log. Names are not case-sensitive. Without any model setting the offline demo answers.
 
 This page is written by `make format` from the code, and `make check` compares it.
 
@@ -23,16 +20,9 @@ This page is written by `make format` from the code, and `make check` compares i
 """
 
 
-def environment_name(name: str, field: FieldInfo) -> str:
-    """The name of the environment variable that the setting `name` is read from."""
-    if isinstance(field.validation_alias, AliasChoices):
-        return str(field.validation_alias.choices[0])
-    return f"{Settings.model_config.get('env_prefix', '')}{name}".upper()
-
-
 def page() -> str:
     rows = (
-        f"| `{environment_name(name, field)}` | {_shown(field.default)} | {field.description} |\n"
+        f"| `{environment_name(name)}` | {_shown(field.default)} | {field.description} |\n"
         for name, field in Settings.model_fields.items()
     )
     return HEAD + "".join(rows)

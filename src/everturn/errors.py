@@ -24,7 +24,7 @@ class TransientError(EverturnError):
     """The same call may succeed later.
 
     `retry_after_s` is the number of seconds that the other side asked to be left alone (Retry-After, RFC 9110
-    section 10.2.3), or None where it did not say.
+    section 10.2.3), or None if it did not say.
     """
 
     kind = "unavailable"
@@ -32,6 +32,14 @@ class TransientError(EverturnError):
     def __init__(self, message: str, *, kind: str | None = None, retry_after_s: float | None = None) -> None:
         super().__init__(message, kind=kind)
         self.retry_after_s = retry_after_s
+
+
+def is_transient_status(status: int) -> bool:
+    """Whether a call that was answered with this HTTP status may succeed later (contracts.md, "The turn").
+
+    408 timeout, 409 conflict, 425 too early, 429 too many requests; and every 5xx.
+    """
+    return status in (408, 409, 425, 429) or status >= 500
 
 
 class TerminalError(EverturnError):

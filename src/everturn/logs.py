@@ -1,7 +1,7 @@
-"""Logs are events: a stable name and ids. JSON lines where the output is no terminal, one readable line where it is.
+"""Logs are events: a stable name and ids. JSON lines, or readable ones if the output is a terminal.
 
 What people and models say never gets into a log: our own records carry an event name and ids; of a library's record
-only its constant part is written, never its arguments; of an exception its type and place, and its message only where
+only its constant part is written, never its arguments; of an exception its type and place, and its message only if
 it is one of ours, which are safe by contract (`everturn.errors`).
 """
 
@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from everturn.contracts.times import to_wire
+from everturn.contracts.fields import to_wire
 from everturn.errors import EverturnError
 
 # What every record has (https://docs.python.org/3/library/logging.html#logrecord-attributes); the rest came as `extra`.
@@ -22,6 +22,14 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 _LIBRARIES = ("uvicorn", "uvicorn.error", "uvicorn.access", "httpx2", "httpcore2", "openai", "agents", "dapr")
 # The first line of their records is constant; what they add to it is not.
 _CONSTANT_FIRST_LINE = frozenset({"asyncio", "uvicorn.error"})
+# The words of `dapr run --log-level`.
+_LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warn": logging.WARNING,
+    "error": logging.ERROR,
+    "fatal": logging.CRITICAL,
+}
 _MAX_VALUE_CHARS = 300
 _MAX_FRAMES = 12
 _COLOURS = {"DEBUG": "2", "INFO": "32", "WARNING": "33", "ERROR": "31", "CRITICAL": "31;1"}
@@ -54,6 +62,11 @@ def configure(json: bool | None = None, *, stream: TextIO | None = None) -> None
         library.propagate = True
         library.setLevel(logging.WARNING)
     logging.getLogger("uvicorn.access").disabled = True
+
+
+def set_level(level: str) -> None:
+    """Log our own events from `level` on: `debug`, `info`, `warn`, `error` or `fatal`. Libraries stay as they are."""
+    logging.getLogger("everturn").setLevel(_LEVELS[level])
 
 
 def _is_ours(record: logging.LogRecord) -> bool:

@@ -12,17 +12,17 @@ from urllib.parse import quote
 import httpx2
 import uvicorn
 from dapr.ext.workflow import WorkflowRuntime, WorkflowStatus
+from dapr.ext.workflow.aio import DaprWorkflowClient
 from fastapi import FastAPI
 
 from everturn.contracts.events import MEMORY_APP_ID
+from everturn.dapr.client import DaprClient
+from everturn.dapr.wire import AsgiTransport, Request, Response
+from everturn.dapr.workflows import Sidecar
 from everturn.errors import TransientError
 from everturn.memory.app import create_app
 from everturn.runtime.embedded import EmbeddedRuntime, RuntimeOptions
 from everturn.settings import Settings
-from everturn.sidecar.asgi_transport import AsgiTransport
-from everturn.sidecar.client import DaprClient
-from everturn.sidecar.wire import Request, Response
-from everturn.sidecar.workflows import Sidecar, WorkflowClient
 from everturn.testing.clock import ManualClock
 
 if TYPE_CHECKING:
@@ -58,7 +58,11 @@ class CuttableSidecar:
         return self
 
     @property
-    def workflows(self) -> WorkflowClient:
+    def client(self) -> DaprClient:
+        return DaprClient(self.transport)
+
+    @property
+    def workflows(self) -> DaprWorkflowClient:
         return self._sidecar.workflows
 
     async def start(self, worker: WorkflowRuntime) -> None:

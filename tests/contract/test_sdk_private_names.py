@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,17 @@ from dapr.ext.workflow._durabletask.internal.orchestration_pb2 import Orchestrat
 from dapr.ext.workflow._durabletask.internal.orchestrator_actions_pb2 import WorkflowAction
 from dapr.ext.workflow._durabletask.internal.orchestrator_service_pb2_grpc import TaskHubSidecarServiceStub
 
-from everturn.runtime.engine.actions import APPLIERS
-from everturn.runtime.engine.decide import begin
-from everturn.runtime.engine.inbox import Accepted
-from everturn.runtime.engine.state import NEVER_S, Status
-from everturn.runtime.in_process_client import _Stub
-from everturn.runtime.sdk import OPTIONAL_TIMER_FIRE_AT, Registered, client_over
-from everturn.runtime.store.database import Database
-from everturn.runtime.workflows import WorkflowEngine
+import everturn
+from everturn.dapr.sdk.protocol import OPTIONAL_TIMER_FIRE_AT
+from everturn.dapr.sdk.replay import Registered, client_over
+from everturn.dapr.sdk.worker import SuspendableExecutor, patch_suspend_resume
+from everturn.runtime.database.database import Database
+from everturn.runtime.workflow.core.decide import APPLIERS, WorkItem
+from everturn.runtime.workflow.core.state import NEVER_S, InstanceState, NewEvents, Status
+from everturn.runtime.workflow.engine import WorkflowEngine
+from everturn.runtime.workflow.task_hub import Stub
+
+SOURCE = Path(inspect.getfile(everturn)).parent
 
 
 def runtime() -> WorkflowRuntime:
@@ -43,10 +47,33 @@ def runtime() -> WorkflowRuntime:
 def test_a_workflow_runtime_has_its_worker_and_registry_where_we_look() -> None:
     worker = getattr(runtime(), "_WorkflowRuntime__worker", None)
 
-    assert worker is not None, "WorkflowRuntime keeps its worker under another name: see runtime/sdk.py Registered"
+    assert worker is not None, "WorkflowRuntime keeps its worker under another name: see Registered"
     assert worker._registry.get_orchestrator("greet")[0] is not None
     assert worker._registry.get_activity("plain") is not None
     assert worker.concurrency_options.maximum_thread_pool_workers > 0
+
+
+def test_only_a_patched_worker_has_another_executor() -> None:
+    patched, other = runtime(), runtime()
+
+    patch_suspend_resume(patched)
+
+    executors = [
+        getattr(made, "_WorkflowRuntime__worker")._execute_orchestrator.__globals__["_OrchestrationExecutor"]  # noqa: B009
+        for made in (patched, other)
+    ]
+    assert executors == [SuspendableExecutor, sdk_worker._OrchestrationExecutor]
+    source = inspect.getsource(sdk_worker.TaskHubGrpcWorker)
+    assert "executor = _OrchestrationExecutor(" in inspect.getsource(sdk_worker.TaskHubGrpcWorker._execute_orchestrator)
+    assert "self._execute_orchestrator" in source, "the worker calls another method now: see patch_suspend_resume"
+
+
+def test_no_other_module_names_a_private_part_of_the_sdk() -> None:
+    private = re.compile(r"_durabletask|_WorkflowRuntime__|_DaprWorkflow|_Orchestrat|_ActivityExecutor|_RuntimeOrch")
+
+    naming = [str(path.relative_to(SOURCE)) for path in SOURCE.rglob("*.py") if private.search(path.read_text("utf-8"))]
+
+    assert {Path(name).parent for name in naming} == {Path("dapr/sdk")}
 
 
 def test_the_clients_stub_can_be_replaced() -> None:
@@ -55,7 +82,7 @@ def test_the_clients_stub_can_be_replaced() -> None:
     client = client_over(stub)
 
     inner = getattr(client, "_DaprWorkflowClient__obj", None)
-    assert inner is not None, "the aio client keeps its inner client under another name: see runtime/sdk.py client_over"
+    assert inner is not None, "the aio client keeps its inner client under another name: see client_over"
     assert inner._get_stub() is stub, "the aio client does not take its stub from _stub any more"
 
 
@@ -83,7 +110,7 @@ def test_the_replay_executor_still_works_as_our_copy_of_its_loop_does() -> None:
         "patches=ctx._encountered_patches",
     ):
         assert line in source, (
-            f"execute() has changed ({line!r} is gone): compare runtime/sdk.py Execution.take with it"
+            f"execute() has changed ({line!r} is gone): compare dapr/sdk/replay.py Execution.take with it"
         )
 
 
@@ -93,7 +120,9 @@ def test_an_execution_answers_as_the_executor_does() -> None:
     started.executionStarted.name = "greet"
     started.executionStarted.input.value = '"ada"'
 
-    replay = execution.take((), begin(Accepted([started]), 0.0))
+    replay = execution.take(
+        (), WorkItem.begin(("app", "one"), InstanceState(), NewEvents([started]), 0.0, str).new_events
+    )
 
     assert [action.completeWorkflow.result.value for action in replay.actions] == ['"hello"']
 
@@ -101,8 +130,8 @@ def test_an_execution_answers_as_the_executor_does() -> None:
 def test_the_protocol_has_the_kinds_of_actions_that_we_apply_and_no_others() -> None:
     kinds = {field.name for field in WorkflowAction.DESCRIPTOR.oneofs_by_name["workflowActionType"].fields}
 
-    # A worker without the version is a stall: runtime/engine/stall.py.
-    assert kinds - {"workflowVersionNotAvailable"} == set(APPLIERS), "the protocol has other actions: engine/actions.py"
+    # A worker without the version is a stall: runtime/workflow/core/decide.py.
+    assert kinds - {"workflowVersionNotAvailable"} == set(APPLIERS), "the protocol has other actions: core/decide.py"
 
 
 def test_the_statuses_have_their_numbers() -> None:
@@ -117,10 +146,10 @@ async def test_the_stub_has_every_call_of_a_client(tmp_path: Path) -> None:
     TaskHubSidecarServiceStub(channel)
 
     database = await Database.open(tmp_path / "everturn.db")
-    ours = set(vars(_Stub(WorkflowEngine(database).task_hub("app"))))
+    ours = set(vars(Stub(WorkflowEngine(database).hub("app"))))
     await database.close()
 
-    assert channel.methods - of_workers == ours, "the service has other client calls: runtime/in_process_client.py"
+    assert channel.methods - of_workers == ours, "the service has other client calls: runtime/workflow/rpc.py"
 
 
 def test_a_wait_forever_is_the_timer_that_we_take_it_for() -> None:

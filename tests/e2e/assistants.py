@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from everturn.chat.agent import Assistant
+from everturn.chat.assistant.agent import Assistant
 from everturn.contracts.memory import UserMemory
 from everturn.errors import TerminalError, TransientError
-from everturn.models.build import build_chat_model
+from everturn.models.providers import build_model
 from everturn.settings import Settings
 from everturn.testing.model_answers import (
     Answer,
@@ -29,7 +29,7 @@ def settings_for(base_url: str, *, name: str = "scripted", key: str | None = KEY
 
 @asynccontextmanager
 async def assistant_at(base_url: str, **given: Any) -> AsyncIterator[Assistant]:
-    model = build_chat_model(settings_for(base_url, **given))
+    model = build_model(settings_for(base_url, **given), "chat")
     try:
         yield Assistant(model)
     finally:

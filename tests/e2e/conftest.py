@@ -110,6 +110,8 @@ class Machine:
     memory_port: int
     settings: dict[str, str] = field(default_factory=dict)
     source: Path = SOURCE
+    # The command `everturn` as it is installed, instead of that of the sources.
+    installed: Path | None = None
     started: list[Everturn] = field(default_factory=list)
 
     @property
@@ -121,10 +123,11 @@ class Machine:
         return f"http://127.0.0.1:{self.memory_port}"
 
     def environment(self) -> dict[str, str]:
+        source = {} if self.installed else {"PYTHONPATH": str(self.source)}
         return {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "HOME": str(self.folder / "home"),
-            "PYTHONPATH": str(self.source),
+            **source,
             "EVERTURN_CHAT_PORT": str(self.chat_port),
             "EVERTURN_MEMORY_PORT": str(self.memory_port),
             **self.settings,
@@ -134,10 +137,9 @@ class Machine:
         self, *arguments: str, text: str | None = None, module: str = "everturn.cli", **settings: str
     ) -> Everturn:
         """Start `everturn` (or another `module` that can be run) with `arguments`, with `text` as its input."""
+        program = [str(self.installed)] if self.installed else [sys.executable, "-m", module]
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            module,
+            *program,
             *arguments,
             cwd=self.folder,
             env={**self.environment(), **settings},
@@ -209,6 +211,12 @@ class Client:
         assert response.status_code == 200, response.text
         history: list[dict[str, Any]] = response.json()["history"]
         return history
+
+    async def readiness(self) -> tuple[int, int]:
+        """What `/readyz` of the chat service and of the memory service answer."""
+        chat = await self.http.get(f"{self.machine.chat_url}/readyz")
+        memory = await self.http.get(f"{self.machine.memory_url}/readyz")
+        return chat.status_code, memory.status_code
 
     async def switch(self, what: str, *, away: bool) -> httpx2.Response:
         return await self.http.post(f"{self.machine.memory_url}/faults/{what}", json={"away": away})

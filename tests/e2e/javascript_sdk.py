@@ -1,4 +1,4 @@
-"""Dapr's JavaScript SDK, installed once from its lock file, for the tests that need it."""
+"""Packages of npm, installed once from their lock file, for the tests that need them."""
 
 import hashlib
 import os
@@ -14,12 +14,11 @@ PROGRAM = Path(__file__).parent / "javascript" / "app.js"
 _FILES = ("package.json", "package-lock.json")
 
 
-def node_modules() -> Path:
-    """The folder with the SDK in it. Without Node, npm or packages: a skip, in CI a failure."""
-    source = PROGRAM.parent
+def node_modules(source: Path = PROGRAM.parent) -> Path:
+    """The folder with what the lock file in `source` names. Without Node, npm or packages: a skip, in CI a failure."""
     digest = hashlib.sha256(b"".join((source / name).read_bytes() for name in _FILES)).hexdigest()[:16]
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(cache) / "everturn" / "javascript" / digest
+    folder = Path(cache) / "everturn" / source.name / digest
     if shutil.which("node") is None:
         _do_without("there is no Node")
     if not folder.is_dir():
@@ -44,7 +43,7 @@ def _install(source: Path, folder: Path) -> None:
 
 
 def _do_without(why: str) -> NoReturn:
-    reason = f"the JavaScript SDK cannot be tried: {why}"
+    reason = f"what runs on Node cannot be tried: {why}"
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)

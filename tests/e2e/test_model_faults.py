@@ -6,7 +6,7 @@ from email.utils import format_datetime
 
 import pytest
 
-from everturn.contracts.times import utc_now
+from everturn.contracts.fields import utc_now
 from everturn.errors import TerminalError, TransientError
 from everturn.testing.model_answers import (
     Answer,
@@ -21,7 +21,7 @@ from everturn.testing.model_answers import (
     status,
 )
 from everturn.testing.model_endpoint import ModelEndpoint
-from tests.e2e.assistants import MEMORY, PROMPT, assistant_at, reply_to, terminal, transient
+from tests.e2e.assistants import KEY, MEMORY, PROMPT, assistant_at, reply_to, terminal, transient
 
 
 async def test_a_completion_is_the_reply() -> None:
@@ -39,6 +39,23 @@ async def test_a_status_that_may_pass_is_transient(code: int) -> None:
 @pytest.mark.parametrize("code", [400, 401, 402, 403, 404, 413, 422])
 async def test_a_status_that_will_not_pass_is_terminal(code: int) -> None:
     assert (await terminal(status(code))).kind == f"http_{code}"
+
+
+@pytest.mark.parametrize("code", [400, 422])
+async def test_a_wrong_request_fails_in_the_words_of_the_endpoint_and_in_none_of_the_prompt(code: int) -> None:
+    told = f"Unsupported value: temperature. {PROMPT}, Bearer {KEY}"
+
+    error = await terminal(Whole(as_json({"error": {"message": told}}).body, code))
+
+    assert error.message == f"the model refused the request ({code}): Unsupported value: temperature. …, Bearer …"
+
+
+async def test_a_wrong_request_without_a_reason_says_so() -> None:
+    assert (await terminal(Whole(b"no", 400))).message == "the model refused the request (400) and does not say why"
+
+
+async def test_an_endless_reason_is_not_read_to_its_end() -> None:
+    assert (await terminal(Endless(400))).kind == "http_400"
 
 
 @pytest.mark.parametrize("code", [429, 500, 503])

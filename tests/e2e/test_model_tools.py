@@ -80,4 +80,4 @@ async def test_ten_rounds_of_tools_are_allowed() -> None:
 
 
 async def test_an_eleventh_round_of_tools_is_terminal() -> None:
-    assert (await terminal(*rounds_of_tools(11), completion("Finally."))).kind == "too_many_tool_rounds"
+    assert (await terminal(*rounds_of_tools(11), completion("Finally."))).kind == "too_many_model_calls"

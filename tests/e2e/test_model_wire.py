@@ -45,6 +45,13 @@ async def test_keys_and_ids_of_openai_in_the_environment_are_not_sent(monkeypatc
         assert "canary-openai" not in json.dumps(dict(endpoint.requests[0].headers))
 
 
+async def test_an_endpoint_is_asked_for_nothing_that_only_openai_knows() -> None:
+    async with ModelEndpoint(completion("Hi.")) as endpoint, assistant_at(endpoint.base_url) as assistant:
+        await assistant.reply(MEMORY, [], PROMPT)
+
+        assert set(endpoint.requests[0].body) == {"model", "messages", "tools"}
+
+
 async def test_the_connection_is_kept_for_the_next_call() -> None:
     async with (
         ModelEndpoint(completion("one"), completion("two")) as endpoint,

@@ -76,6 +76,24 @@ async def until_ready(client: Client, *urls: str) -> None:
     await client.until(ready)
 
 
+async def test_a_runtime_is_healthy_once_its_app_listens(machine: Machine, client: Client) -> None:
+    sidecars = Sidecars(machine)
+    await sidecars.start_runtime("mine")
+    health = f"http://127.0.0.1:{sidecars.ports['mine'][0]}/v1.0/healthz"
+    before = await client.http.get(health)
+    outbound = await client.http.get(f"{health}/outbound")
+
+    async def is_healthy() -> bool:
+        return (await client.http.get(health)).status_code == 204
+
+    with socket.create_server(("127.0.0.1", machine.memory_port)):
+        await client.until(is_healthy)
+
+    assert (before.status_code, before.json()["errorCode"]) == (500, "ERR_HEALTH_NOT_READY")
+    assert outbound.status_code == 204
+    assert await is_healthy(), "as on Dapr, once is enough"
+
+
 async def test_two_runtimes_and_two_services_answer_and_remember(machine: Machine, client: Client) -> None:
     sidecars = Sidecars(machine)
     await sidecars.start_all()
@@ -266,6 +284,44 @@ async def test_any_program_of_the_sdk_runs_beside_its_runtime_which_ends_as_it_e
 
     assert said == '["\\"hello you\\"", "you", "mine"]'
     assert await running.exit_code() == code
+
+
+async def test_the_flags_of_dapr_run_are_understood(machine: Machine) -> None:
+    told = ("APP_ID", "APP_PORT", "APP_PROTOCOL", "DAPR_HTTP_PORT", "DAPR_GRPC_PORT")
+    (machine.folder / "program.py").write_text(f"import os\nprint([os.environ[name] for name in {told}])", "utf-8")
+    (machine.folder / "parts").mkdir()
+    (machine.folder / "c.yaml").write_text("kind: Configuration", "utf-8")
+    http_port, grpc_port = (str(port) for port in free_ports(2))
+
+    running = await machine.run(
+        *("runtime", "--app-id", "mine", "--app-port", "5000", "--app-protocol", "grpc", "-H", http_port),
+        *("-G", grpc_port, "-d", "parts", "-c", "c.yaml", "--log-level", "error"),
+        *("--", sys.executable, "program.py", "--app-port", "7"),
+    )
+
+    assert await running.exit_code() == 0
+    assert running.out.all[-1] == str(["mine", "5000", "grpc", http_port, grpc_port])
+    assert running.err.all == []
+
+
+async def test_what_a_sidecar_refuses_is_counted_on_its_port_for_metrics(machine: Machine, client: Client) -> None:
+    http_port, metrics_port = free_ports(2)
+    running = await machine.run(
+        "runtime", "--app-id", "mine", "-H", str(http_port), "--metrics-port", str(metrics_port)
+    )
+    await running.out.first(lambda line: line.startswith("data folder"))
+
+    reader, writer = await asyncio.open_connection("127.0.0.1", http_port)
+    writer.write(b"this is no request\r\n\r\n")
+    answer = await reader.read()
+    writer.close()
+    metrics = await client.http.get(f"http://127.0.0.1:{metrics_port}/metrics")
+    elsewhere = await client.http.get(f"http://127.0.0.1:{metrics_port}/v1.0/metadata")
+
+    assert answer.split()[1] == b"400"
+    assert 'everturn_connections_refused_total{reason="malformed"} 1.0' in metrics.text
+    assert elsewhere.status_code == 404
+    assert await running.stop() == 0
 
 
 async def test_a_command_ends_with_its_runtime(machine: Machine) -> None:

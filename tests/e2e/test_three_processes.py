@@ -48,7 +48,7 @@ class Apart:
         return await self._service("memory", self.sidecar(1))
 
     async def _service(self, command: str, environment: dict[str, str]) -> Everturn:
-        running = await self.machine.run(command, **environment)
+        running = await self.machine.run("serve", command, **environment)
         await running.out.first(lambda line: line.startswith(f"{command} service"))
         return running
 

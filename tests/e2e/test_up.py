@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.e2e.conftest import Client, Everturn, Machine
+from tests.e2e.conftest import SOURCE, Client, Everturn, Machine
+
+ROOT = SOURCE.parent
 
 
 async def test_a_first_message_is_answered_and_both_sides_of_it_are_kept(machine: Machine, client: Client) -> None:
@@ -50,6 +53,21 @@ async def test_it_says_where_everything_is(machine: Machine) -> None:
     assert "offline-demo" in shown
     assert "resumed 0 unfinished turns" in shown
     assert f"curl -X POST {machine.chat_url}/chat/" in shown
+
+
+async def test_it_runs_with_the_component_files_of_its_folder_and_names_them(machine: Machine, client: Client) -> None:
+    shutil.copytree(ROOT / "components", machine.folder / "components")
+
+    running = await machine.up()
+    reply = (await client.say("Hi there")).json()
+
+    assert f"  components      {machine.folder / 'components'}" in running.out.all
+    assert reply["status"] == "completed"
+
+    async def is_stored() -> bool:
+        return len(await client.history(reply["metadata"]["session_id"])) == 2
+
+    await client.until(is_stored)
 
 
 async def test_both_services_are_ready_once_it_says_so(machine: Machine, client: Client) -> None:
@@ -147,11 +165,10 @@ async def test_a_folder_that_cannot_be_written_is_told_in_one_line(machine: Mach
     assert running.process.returncode == 1
 
 
-async def test_a_second_process_on_the_same_folder_is_refused(machine: Machine) -> None:
+async def test_a_second_process_on_the_same_folder_is_refused_before_its_ports_are(machine: Machine) -> None:
     first = await machine.up(EVERTURN_DATA_DIR=str(machine.folder / "data"))
-    ports = {"EVERTURN_CHAT_PORT": "18010", "EVERTURN_MEMORY_PORT": "18001"}
 
-    second = await machine.run("up", EVERTURN_DATA_DIR=str(machine.folder / "data"), **ports)
+    second = await machine.run("up", EVERTURN_DATA_DIR=str(machine.folder / "data"))
 
     told = await refusal(second)
     assert second.process.returncode == 1
@@ -166,8 +183,29 @@ async def test_a_model_that_cannot_be_reached_is_a_warning(
 
     running = await machine.up(EVERTURN_MODEL_BASE_URL=endpoint, EVERTURN_MODEL_NAME="far-away")
 
-    await running.err.first(lambda line: line.startswith("warning: the model endpoint"))
+    told = await running.err.first(lambda line: line.startswith("warning: the model endpoint"))
+    assert f" http://127.0.0.1:{unused_tcp_port} " in told
+    assert "EVERTURN_MODEL_BASE_URL" in told
     assert (await client.http.get(f"{machine.chat_url}/readyz")).status_code == 200
+
+
+async def test_a_proxy_that_cannot_be_reached_is_named_in_the_warning(machine: Machine, unused_tcp_port: int) -> None:
+    proxy = f"http://me:canary-password@127.0.0.1:{unused_tcp_port}"
+    running = await machine.up(
+        EVERTURN_MODEL_BASE_URL="https://model.invalid/v1", EVERTURN_MODEL_NAME="m", HTTPS_PROXY=proxy
+    )
+
+    told = await running.err.first(lambda line: line.startswith("warning: the proxy"))
+
+    assert f" 127.0.0.1:{unused_tcp_port} " in told
+    assert "https://model.invalid:443" in told
+    assert "canary" not in told
+
+
+async def test_the_offline_demo_minds_no_proxy(machine: Machine, client: Client) -> None:
+    await machine.up(ALL_PROXY="socks5://127.0.0.1:9")
+
+    assert (await client.say("Hi there")).status_code == 200
 
 
 async def test_nothing_that_was_said_is_in_the_output(machine: Machine, client: Client) -> None:
@@ -189,6 +227,24 @@ async def test_the_logs_are_json_where_nobody_looks(machine: Machine) -> None:
 
     assert stopped["level"] == "info"
     assert all(line.startswith("{") for line in running.err.all)
+
+
+async def test_a_sidecar_for_each_app_does_not_pass_over_what_was_said_before(machine: Machine) -> None:
+    await (await machine.up()).stop()
+
+    sidecar = await machine.run("runtime", "--app-id", "chat-service")
+
+    assert "everturn.db" in await refusal(sidecar)
+    assert sidecar.process.returncode == 1
+
+
+async def test_only_events_of_the_level_that_is_set_are_logged(machine: Machine, client: Client) -> None:
+    running = await machine.up(EVERTURN_LOG_LEVEL="WARN")
+    await client.say("Hi there")
+
+    assert await running.stop() == 0
+
+    assert running.err.all == []
 
 
 async def test_the_fault_switches_are_not_there_unless_asked_for(machine: Machine, client: Client) -> None:

@@ -3,23 +3,20 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
-from dapr.ext.workflow import WorkflowRuntime
 from fastapi import FastAPI
 
-from everturn.chat.app import create_app as create_chat_app
-from everturn.contracts.events import CHAT_APP_ID, MEMORY_APP_ID
-from everturn.memory.app import create_app as create_memory_app
-from everturn.runtime.embedded import EmbeddedRuntime, RuntimeOptions
+from everturn import compose
+from everturn.dapr.client import DaprClient
+from everturn.dapr.wire import Request, Response, Transport
+from everturn.dapr.workflows import Sidecar
+from everturn.runtime.embedded import EmbeddedRuntime
 from everturn.settings import Settings
-from everturn.sidecar.asgi_transport import AsgiTransport
-from everturn.sidecar.wire import Request, Response, Transport
-from everturn.sidecar.workflows import Sidecar, WorkflowClient
 from everturn.testing.clock import ManualClock
 from everturn.testing.model_answers import completion
 from everturn.testing.model_endpoint import ModelEndpoint
@@ -33,17 +30,26 @@ ASYNC = {"Prefer": "respond-async"}
 class System:
     """A running system; `chat` and `memory` are clients of the two services."""
 
-    runtime: EmbeddedRuntime
+    composed: compose.System
+    faults: compose.Faults
     settings: Settings
     chat: httpx2.AsyncClient
     memory: httpx2.AsyncClient
     clock: ManualClock
     endpoint: ModelEndpoint
-    apps: "tuple[FastAPI, FastAPI]"
+
+    @property
+    def runtime(self) -> EmbeddedRuntime:
+        return self.composed.runtime
+
+    @property
+    def of_the_sidecar(self) -> dict[str, str]:
+        """The header by which the memory service knows its sidecar."""
+        return {"dapr-api-token": self.runtime.options.app_api_token or ""}
 
     async def purge(self) -> int:
         """What both services do every few minutes; how many workflows it took away."""
-        return sum([await app.state.purge() for app in self.apps])
+        return await self.composed.chat.parts.purge() + await self.composed.memory.parts.purge()
 
     async def say(self, text: str, *, user: str = "ann", session: str = "s", **headers: str) -> httpx2.Response:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -105,46 +111,41 @@ class System:
 Start = Callable[..., Awaitable[System]]
 
 
-class Gate(Sidecar):
-    """The chat service's sidecar, in which the first request that is `wanted` waits for `release`."""
+class Gate:
+    """The transport of the chat service's sidecar, in which the first request that is `wanted` waits for `release`."""
 
     def __init__(self) -> None:
         self.wanted: Callable[[Request], bool] = lambda _: False
         self.reached, self.release = asyncio.Event(), asyncio.Event()
 
-    def beside(self, inner: Sidecar) -> Sidecar:
-        self._inner = inner
-        return self
-
-    @property
-    def transport(self) -> Transport:
-        return self
-
-    @property
-    def workflows(self) -> WorkflowClient:
-        return self._inner.workflows
-
-    async def start(self, worker: WorkflowRuntime) -> None:
-        await self._inner.start(worker)
-
-    async def stop(self) -> None:
-        await self._inner.stop()
+    def before(self, sidecar: Sidecar) -> Sidecar:
+        self._inner = sidecar.transport
+        return compose.SidecarOver(sidecar, DaprClient(self), self)
 
     async def send(self, request: Request) -> Response:
         if not self.reached.is_set() and self.wanted(request):
             self.reached.set()
             await self.release.wait()
-        return await self._inner.transport.send(request)
+        return await self._inner.send(request)
 
     async def close(self) -> None:
-        await self._inner.transport.close()
+        await self._inner.close()
 
 
 @asynccontextmanager
 async def running(
-    data_dir: Path, endpoint: ModelEndpoint, clock: ManualClock, *, gate: Gate | None = None, **given: Any
+    data_dir: Path,
+    endpoint: ModelEndpoint,
+    clock: ManualClock,
+    *,
+    gate: Gate | None = None,
+    to_memory: Callable[[Transport], Transport] = lambda transport: transport,
+    **given: Any,
 ) -> AsyncIterator[System]:
-    """A system over `data_dir`, with `gate` between the chat service and its sidecar; `given` are settings."""
+    """A system over `data_dir`, with `gate` between the chat service and its sidecar; `given` are settings.
+
+    `to_memory` wraps the runtime's way to the memory service.
+    """
     settings = Settings(
         _env_file=None,
         data_dir=data_dir,
@@ -152,23 +153,19 @@ async def running(
         model_name="scripted",
         **given,
     )
+    faults = compose.Faults()
+    wiring = compose.Wiring(clock=clock, faults=faults, to_memory=to_memory)
+    if gate is not None:
+        wiring = replace(wiring, chat_sidecar=gate.before)
     async with AsyncExitStack() as stack:
-        runtime = await EmbeddedRuntime.open(data_dir, options=RuntimeOptions(clock=clock))
-        stack.push_async_callback(runtime.stop, 1.0)
-        memory_channel, chat_channel = AsgiTransport(), AsgiTransport()
-        memory = create_memory_app(settings, runtime.add_app(MEMORY_APP_ID, memory_channel))
-        beside_chat = runtime.add_app(CHAT_APP_ID, chat_channel)
-        chat = create_chat_app(settings, gate.beside(beside_chat) if gate else beside_chat)
-        for app, channel in ((memory, memory_channel), (chat, chat_channel)):
-            await stack.enter_async_context(app.router.lifespan_context(app))
-            channel.connect(app)
-        await runtime.start()
-        clients = [await stack.enter_async_context(_client(app)) for app in (chat, memory)]
-        yield System(runtime, settings, clients[0], clients[1], clock, endpoint, (chat, memory))
+        composed = await compose.start_system(stack, settings, wiring)
+        chat = await stack.enter_async_context(_client(composed.chat.app))
+        memory = await stack.enter_async_context(_client(composed.memory.app))
+        yield System(composed, faults, settings, chat, memory, clock, endpoint)
 
 
 def _client(app: FastAPI) -> httpx2.AsyncClient:
-    return httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://everturn", timeout=PATIENCE_S)
+    return httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://localhost", timeout=PATIENCE_S)
 
 
 @pytest.fixture

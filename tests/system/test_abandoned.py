@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from everturn.contracts.events import CHAT_APP_ID
-from everturn.runtime.in_process import InProcessTransport
-from everturn.sidecar.wire import Request
+from everturn.dapr.wire import Request
+from everturn.runtime.http.front import InProcessTransport
 from everturn.testing.clock import ManualClock
 from everturn.testing.model_answers import Held, completion, status
 from everturn.testing.model_endpoint import ModelEndpoint
@@ -141,7 +141,8 @@ async def test_a_step_that_outlives_its_terminated_turn_leaves_no_reply(system: 
         return 'everturn_step_attempts_total{outcome="failed_terminal",step="generate_response"} 1.0' in metrics
 
     await system.until(has_been_refused)
-    assert "reply" not in await operate(system, "GET", f"state/statestore/turn:{turn_id}")
+    verdict = await operate(system, "GET", f"state/statestore/turn:{turn_id}:0:verdict")
+    assert verdict["verdict"] == "cancellation"
 
 
 async def test_a_turn_that_is_terminated_while_its_reply_is_saved_completes(
@@ -167,7 +168,7 @@ async def test_a_turn_that_is_terminated_while_it_ends_ends_once(
     tmp_path: Path, endpoint: ModelEndpoint, clock: ManualClock
 ) -> None:
     gate = Gate()
-    gate.wanted = lambda request: b'"outcome"' in request.body
+    gate.wanted = lambda request: b':outcome","value"' in request.body
     async with running(tmp_path, endpoint, clock, gate=gate) as system:
         turn_id = await system.accept("Hi")
         await gate.reached.wait()
@@ -185,7 +186,7 @@ async def test_the_late_end_of_a_run_does_not_end_the_rerun(
     tmp_path: Path, endpoint: ModelEndpoint, clock: ManualClock
 ) -> None:
     gate = Gate()
-    gate.wanted = lambda request: b'"outcome"' in request.body
+    gate.wanted = lambda request: b':outcome","value"' in request.body
     endpoint.script(status(400))
     async with running(tmp_path, endpoint, clock, gate=gate) as system:
         turn_id = await system.accept("Hi")
@@ -221,8 +222,14 @@ async def test_a_turn_whose_workflow_is_purged_starts_again_with_the_next_messag
 async def test_an_ended_turn_that_a_crash_left_in_the_queue_holds_nobody(system: System) -> None:
     """On a store without transactions the record can be written and the session not."""
     ended = (await system.say("first")).json()["turn_id"]
-    session = await operate(system, "GET", "state/statestore/session:s")
-    before = {**session, "queue": session["recent"], "recent": []}
+    session: dict[str, Any] = {}
+
+    async def has_left() -> bool:
+        session.update(await operate(system, "GET", "state/statestore/session:s"))
+        return "recent" in session
+
+    await system.until(has_left)
+    before = {**session, "queue": session.pop("recent"), "recent": []}
     await operate(system, "POST", "state/statestore", [{"key": "session:s", "value": before}])
 
     reply = await system.say("second")
@@ -230,7 +237,11 @@ async def test_an_ended_turn_that_a_crash_left_in_the_queue_holds_nobody(system:
     assert reply.status_code == 200
     assert (await system.turn(ended))["status"] == "completed"
     assert await system.history_of(4) == ["first", "hello", "second", "hello"]
-    assert "queue" not in await operate(system, "GET", "state/statestore/session:s")
+
+    async def is_empty() -> bool:
+        return "queue" not in await operate(system, "GET", "state/statestore/session:s")
+
+    await system.until(is_empty)
 
 
 async def test_the_purge_ends_an_abandoned_turn_and_then_takes_its_workflow_away(system: System) -> None:

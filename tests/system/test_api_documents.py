@@ -15,7 +15,8 @@ async def schemas(service: httpx2.AsyncClient) -> dict[str, Any]:
 async def test_the_document_tells_how_long_ids_and_tags_may_be(system: System) -> None:
     message = (await schemas(system.chat))["Message"]["properties"]
 
-    assert (message["user_id"]["minLength"], message["user_id"]["maxLength"]) == (1, 256)
+    user_id = message["user_id"]["anyOf"][0]
+    assert (user_id["minLength"], user_id["maxLength"]) == (1, 256)
     tags = message["tags"]["anyOf"][0]
     assert (tags["maxItems"], tags["items"]["maxLength"]) == (32, 64)
 

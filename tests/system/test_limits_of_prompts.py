@@ -17,7 +17,7 @@ async def test_a_prompt_has_no_more_history_than_the_setting_allows(
     # Ten tokens are forty characters: two turns of 15 and a reply "hello" of 5 each.
     async with running(tmp_path, endpoint, clock, history_tokens=10, save_attempts=1) as system:
         # Without it the turns are in the session alone, and the memory service, which keeps to the window, has none.
-        system.runtime.set_away("broker", broker_is_away)
+        system.faults.set_away("broker", away=broker_is_away)
         for number in range(4):
             await system.say(f"message no. {number:03}")
 

@@ -96,7 +96,7 @@ async def test_a_conversation_that_is_anothers_is_not_shown_to_the_model(system:
             "assistant_reply": "noted",
         },
     }
-    await system.memory.post("/conversations", json=event)
+    await system.memory.post("/conversations", json=event, headers=system.of_the_sidecar)
 
     reply = await system.say("Hi")
 

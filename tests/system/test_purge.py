@@ -2,6 +2,7 @@
 
 from everturn.testing.model_answers import status
 from tests.system.conftest import System
+from tests.system.test_abandoned import operate
 
 
 async def workflows(system: System) -> list[str]:
@@ -33,6 +34,7 @@ async def test_a_purged_turn_still_answers(system: System) -> None:
 async def test_a_purged_failure_can_be_run_again(system: System) -> None:
     system.endpoint.script(status(400))
     turn_id = (await system.say("Hi")).json()["turn_id"]
+    await system.runtime.engine.client("chat-service").wait_for_workflow_completion(turn_id)
     assert await system.purge() == 1
 
     await system.steer(turn_id, "rerun")
@@ -40,7 +42,7 @@ async def test_a_purged_failure_can_be_run_again(system: System) -> None:
 
     assert turn["status"] == "completed"
     attempts = {step["name"]: step["attempts"] for step in turn["steps"]}
-    assert attempts["fetch_context"] == 1
+    assert attempts["fetch_context"] == 2
     assert attempts["generate_response"] == 2
 
 
@@ -52,3 +54,18 @@ async def test_a_turn_that_runs_is_not_purged(system: System) -> None:
     assert await system.purge() == 0
 
     assert (await system.ended(turn_id))["status"] == "completed"
+
+
+async def test_an_unreadable_fact_keeps_nothing_else_from_being_purged(system: System) -> None:
+    turn_ids = [(await system.say("Hi", session=session)).json()["turn_id"] for session in ("a", "b", "c")]
+    for turn_id in turn_ids:
+        await system.runtime.engine.client("chat-service").wait_for_workflow_completion(turn_id)
+    broken = {"key": f"turn:{turn_ids[1]}:0:steps", "value": {"no": "steps"}}
+    await operate(system, "POST", "state/statestore", [broken])
+
+    assert await system.purge() >= 2
+
+    left = await workflows(system)
+    assert turn_ids[1] in left
+    assert turn_ids[0] not in left
+    assert turn_ids[2] not in left

@@ -1,42 +1,65 @@
-"""When a summary is made: soon after a session begins, later for several turns together."""
+"""When a summary is made: once a session is quiet, or has many new turns."""
 
-import pytest
+from typing import Any
 
 from tests.system.conftest import System
 
 
-@pytest.mark.parametrize(("turns", "delays"), [(1, [5.0]), (3, [5.0]), (1, [5.0, 15.0]), (3, [5.0, 15.0])])
-async def test_turns_that_come_together_are_one_summary(system: System, turns: int, delays: list[float]) -> None:
-    seen = []
-    for _ in delays:
-        entries = len(await system.history()) + 2 * turns
-        for _ in range(turns):
-            await system.say("hello")
-        await _stored(system, entries)
-        seen.append(system.clock.next_alarm_in_s)
-        await _summarised(system)
-
-    assert seen == delays
-    assert len(_summaries(system)) == len(delays)
+async def test_a_summary_waits_until_its_session_is_quiet(system: System) -> None:
+    await system.say("hello")
+    await _stored(system, 2, alarm_s=30.0)
+    system.clock.advance(30.0)
+    await _summarised(system, 1)
 
 
-async def _stored(system: System, entries: int) -> None:
-    """Wait for the history while the clock stands."""
+async def test_a_turn_that_comes_meanwhile_is_waited_behind(system: System) -> None:
+    await system.say("hello")
+    await _stored(system, 2, alarm_s=30.0)
+    system.clock.advance(20.0)
+    await system.say("hello")
+    await _stored(system, 4, alarm_s=10.0)
+    system.clock.advance(10.0)
+
+    await _stored(system, 4, alarm_s=30.0)
+    assert not _summaries(system)
+    system.clock.advance(30.0)
+    await _summarised(system, 1)
+
+
+async def test_eight_new_turns_are_summarised_at_once(system: System) -> None:
+    for number in range(8):
+        await system.say(f"hello {number}")
+
+    await _summarised(system, 1)
+    (summary,) = _summaries(system)
+    assert all(f"hello {number}" in str(summary) for number in range(8))
+
+
+async def test_after_a_summary_the_next_one_waits_for_quiet_again(system: System) -> None:
+    for summaries in (1, 2):
+        await system.say("hello")
+        await _stored(system, 2 * summaries, alarm_s=30.0)
+        system.clock.advance(30.0)
+        await _summarised(system, summaries)
+
+
+async def _stored(system: System, entries: int, alarm_s: float) -> None:
+    """Wait for the history, and until its summary waits for `alarm_s` seconds, while the clock stands."""
 
     async def is_there() -> bool:
-        return len(await system.history()) >= entries
+        return len(await system.history()) >= entries and system.clock.next_alarm_in_s == alarm_s
 
     await system.until(is_there, moving=False)
 
 
-async def _summarised(system: System) -> None:
-    """Let time pass until one more summary is in its place."""
-    before = await _refreshed(system)
+async def _summarised(system: System, count: int) -> None:
+    """Wait for `count` summaries, each by one call of the model, while the clock stands."""
 
     async def is_made() -> bool:
-        return await _refreshed(system) > before
+        return await _refreshed(system) >= count
 
-    await system.until(is_made)
+    await system.until(is_made, moving=False)
+    assert len(_summaries(system)) == count
 
 
 async def _refreshed(system: System) -> float:
@@ -45,5 +68,5 @@ async def _refreshed(system: System) -> float:
     return float(counts[0].rpartition(" ")[2]) if counts else 0.0
 
 
-def _summaries(system: System) -> list[object]:
-    return [request for request in system.endpoint.requests if not request.body.get("tools")]
+def _summaries(system: System) -> list[dict[str, Any]]:
+    return [request.body for request in system.endpoint.requests if not request.body.get("tools")]

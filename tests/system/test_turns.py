@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from everturn.testing.model_answers import Held, completion, status
 from tests.system.conftest import ASYNC, System
 
@@ -43,6 +45,34 @@ async def test_a_finished_turn_shows_its_steps_and_its_reply(system: System) -> 
     assert "error" not in turn
 
 
+def steps_logged(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str, int]]:
+    events = ("step_completed", "step_attempt_failed")
+    return [
+        (record.msg, vars(record)["step"], vars(record)["attempt"]) for record in caplog.records if record.msg in events
+    ]
+
+
+async def _is_logged(caplog: pytest.LogCaptureFixture, step: str) -> bool:
+    return ("step_completed", step, 1) in steps_logged(caplog)
+
+
+async def test_each_completed_step_is_one_line_of_the_log(system: System, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "everturn")
+    system.endpoint.script(status(500), completion("hello"))
+    turn_id = await system.accept("Hi there")
+
+    await system.ended(turn_id)
+    await system.until(lambda: _is_logged(caplog, "save_conversation"))  # the step ends after the turn
+
+    assert steps_logged(caplog) == [
+        ("step_completed", "fetch_context", 1),
+        ("step_attempt_failed", "generate_response", 1),
+        ("step_completed", "generate_response", 2),
+        ("step_completed", "save_conversation", 1),
+    ]
+    assert {vars(record)["turn_id"] for record in caplog.records if record.msg == "step_completed"} == {turn_id}
+
+
 async def test_respond_async_is_answered_at_once_with_a_place_to_look(system: System) -> None:
     release = asyncio.Event()
     system.endpoint.script(Held(release, completion("later")))
@@ -58,7 +88,7 @@ async def test_respond_async_is_answered_at_once_with_a_place_to_look(system: Sy
 
 
 async def test_a_reply_sees_the_turn_before_it_even_if_its_event_is_late(system: System) -> None:
-    system.runtime.set_away("broker", away=True)
+    system.faults.set_away("broker", away=True)
     await system.ended(await system.accept("My name is Ann"))
 
     await system.ended(await system.accept("What is my name?"))
@@ -121,7 +151,7 @@ async def test_a_failed_turn_leaves_no_message_in_the_history(system: System) ->
 
 
 async def test_without_the_memory_service_the_turn_goes_on_and_says_so(system: System) -> None:
-    system.runtime.set_app_away("agent-memory-service", away=True)
+    system.faults.set_away("memory", away=True)
 
     turn = await system.ended(await system.accept("Hi"))
 
@@ -132,7 +162,7 @@ async def test_without_the_memory_service_the_turn_goes_on_and_says_so(system: S
 
 
 async def test_a_turn_waits_for_the_memory_service_to_come_back(system: System) -> None:
-    system.runtime.set_app_away("agent-memory-service", away=True)
+    system.faults.set_away("memory", away=True)
     turn_id = await system.accept("Hi")
 
     async def has_retried() -> bool:
@@ -140,7 +170,7 @@ async def test_a_turn_waits_for_the_memory_service_to_come_back(system: System) 
         return bool(steps) and steps[0]["attempts"] >= 2
 
     await system.until(has_retried)
-    system.runtime.set_app_away("agent-memory-service", away=False)
+    system.faults.set_away("memory", away=False)
     turn = await system.ended(turn_id)
 
     assert turn["status"] == "completed"
@@ -150,15 +180,15 @@ async def test_a_turn_waits_for_the_memory_service_to_come_back(system: System) 
 
 
 async def test_without_the_broker_the_reply_is_given_and_the_event_is_sent_later(system: System) -> None:
-    system.runtime.set_away("broker", away=True)
+    system.faults.set_away("broker", away=True)
 
     turn = await system.ended(await system.accept("Hi"))
     next_turn = await system.ended(await system.accept("Again"))
 
     assert turn["status"] == next_turn["status"] == "completed"
     assert turn["reply"]["reply"] == "hello"
-    assert (turn["steps"][2]["status"], turn["steps"][2]["attempts"]) == ("failed", 8)
+    assert (turn["steps"][2]["status"], turn["steps"][2]["attempts"]) == ("completed", 1)
     assert [message["content"] for message in system.questions()[1]][-3:] == ["Hi", "hello", "Again"]
     assert await system.history() == []
-    system.runtime.set_away("broker", away=False)
+    system.faults.set_away("broker", away=False)
     assert await system.history_of(4) == ["Hi", "hello", "Again", "hello"]

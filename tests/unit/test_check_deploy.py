@@ -21,6 +21,7 @@ COMPOSE = "deploy/compose.yaml"
 BASE = "deploy/kubernetes/base"
 CHAT = f"{BASE}/chat.yaml"
 MEMORY = f"{BASE}/memory.yaml"
+SECRETS = "deploy/kubernetes/secrets.example.yaml"
 POLICY = f"{BASE}/network-policy.yaml"
 POSTGRES = "deploy/kubernetes/overlays/with-stores/postgres.yaml"
 
@@ -112,7 +113,7 @@ def test_a_builder_that_gets_the_whole_folder_is_found(project: Path) -> None:
         ("redis:7.2-alpine", "redis:latest", "names no version"),
         ("daprio/daprd:1.18.0", "daprio/daprd:1.17.0", "is not the Dapr that"),
         ("everturn:0.1.0", "everturn:0.0.1", "is not of this version"),
-        ("command: [memory]", "command: [chat]", "memory: its command must be memory"),
+        ("command: [serve, memory]", "command: [serve, chat]", "memory: its command must be serve memory"),
         ("network_mode: service:chat-pod\n    command:", "command:", "its sidecar is in another network"),
         ("      chat-sidecar: {condition: service_started}\n", "", "must depend on its sidecar"),
         ("/readyz]", "/healthz]", "health check must ask for /readyz"),
@@ -167,8 +168,9 @@ def test_a_mistake_beside_the_compose_file_is_found(
         (f"{BASE}/kustomization.yaml", "resources:", "resource:", "resource: Extra inputs"),
         (f"{BASE}/kustomization.yaml", "newTag: 0.1.0", "newTag: 0.0.1", "is not of this version"),
         (CHAT, "kind: Service", "kind: {", "chat.yaml: no YAML"),
-        ("deploy/kubernetes/secrets.example.yaml", 'password: ""', "password: swordfish", "no empty example"),
-        ("deploy/kubernetes/secrets.example.yaml", "connectionString:", "connection:", "everturn-postgres with conn"),
+        (SECRETS, "everturn/keys: password", "everturn/keys: password\nstringData: {password: s}", "without values"),
+        (SECRETS, "everturn/keys: password", 'everturn/keys: password\nstringData: {password: ""}', "without values"),
+        (SECRETS, "connectionString password", "connection password", "everturn-postgres with conn"),
         (CHAT, "key: token", "key: tokens", "everturn-dapr-api-token with tokens"),
         (CHAT, "api-token-secret: everturn-dapr", "api-token-secret: dapr", "dapr-api-token with token"),
         (POSTGRES, "runAsNonRoot: true", "runAsNonRoot: false", "other than root"),
@@ -198,7 +200,7 @@ def test_a_mistake_in_the_manifests_is_found(project: Path, file: str, right: st
         (CHAT, "max-body-size: 16Mi", "max-body-size: 4Mi", "dapr.io/max-body-size must be '16Mi'"),
         (CHAT, "dapr.io/config: everturn", "dapr.io/config: others", "names no Configuration"),
         (MEMORY, "app-token-secret: everturn-app", "app-token-secret: everturn-dapr", "APP_API_TOKEN and the anno"),
-        (CHAT, "args: [chat]", "args: [memory]", "its arguments must be [chat]"),
+        (CHAT, "args: [serve, chat]", "args: [serve, memory]", "its arguments must be [serve, chat]"),
         (CHAT, "containerPort: 8010", "containerPort: 8011", "must have the port 8010"),
         (CHAT, "/healthz\n              port: http", "/healthz\n              port: 8001", "its livenessProbe asks at"),
         (CHAT, "path: /readyz", "path: /ready", "its readinessProbe must ask for /readyz"),
@@ -227,6 +229,10 @@ def test_a_mistake_in_the_manifests_is_found(project: Path, file: str, right: st
         (POLICY, "- port: 8010", "- port: 8011", "no NetworkPolicy lets anyone to its port 8010"),
         (POLICY, "[chat, memory]", "[chat]", "memory: no NetworkPolicy says where it may go"),
         (POLICY, "- port: 50002", "- port: 50001", "no NetworkPolicy lets anyone to its port 50002"),
+        (POLICY, "- port: 9464", "- port: 8010", "monitoring to the ports 9464 and 9090 alone"),
+        (POLICY, "everturn/clients", "everturn/monitoring", "monitoring to the ports 9464 and 9090 alone"),
+        (CHAT, "containerPort: 9464", "containerPort: 9465", "the annotation prometheus.io/port must be one"),
+        (MEMORY, 'prometheus.io/port: "9464"', 'prometheus.io/port: "8001"', "prometheus.io/port must be one"),
     ],
 )
 def test_objects_of_a_service_that_do_not_fit_are_found(

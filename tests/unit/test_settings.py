@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from everturn.errors import SettingError
-from everturn.settings import Settings, load_settings
+from everturn.settings import Settings, load_settings, unknown_settings, warn_of_settings
 
 REFERENCE = Path(__file__).parent.parent.parent / "docs" / "reference" / "settings.md"
 
@@ -152,3 +152,96 @@ def test_a_key_is_never_in_the_text_of_the_settings(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("GEMINI_API_KEY", "canary-key")
 
     assert "canary" not in repr(load_settings())
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ({"EVERTURN_AUTH": "header"}, "EVERTURN_PROXY_TOKEN"),
+        ({"EVERTURN_AUTH": "header", "EVERTURN_PROXY_TOKEN": " "}, "EVERTURN_PROXY_TOKEN"),
+        ({"EVERTURN_AUTH": "jwt"}, "EVERTURN_JWT_JWKS"),
+        (
+            {"EVERTURN_AUTH": "jwt", "EVERTURN_JWT_JWKS": "keys.json", "EVERTURN_JWT_ISSUER": "i"},
+            "EVERTURN_JWT_AUDIENCE",
+        ),
+        ({"EVERTURN_AUTH": "cookie"}, "EVERTURN_AUTH"),
+        ({"EVERTURN_USER_HEADER": "x user"}, "EVERTURN_USER_HEADER"),
+    ],
+)
+def test_a_way_to_sign_in_without_what_it_needs_is_refused(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], missing: str
+) -> None:
+    assert missing in refusal(monkeypatch, **given)
+
+
+def test_a_model_of_gemini_is_named_beside_its_key_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GEMINI_API_KEY", "k")
+    monkeypatch.setenv("EVERTURN_MODEL_NAME", "gemini-3-pro")
+
+    assert load_settings().model_name == "gemini-3-pro"
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("EVERTURN_MODLE", "EVERTURN_MODEL_NAME"),
+        ("everturn_chat_prot", "EVERTURN_CHAT_PORT"),
+        ("EVERTRUN_MODEL_NAME", "EVERTURN_MODEL_NAME"),
+        ("GEMINI_APIKEY", "GEMINI_API_KEY"),
+        ("EVERTURN_XYZ", None),
+    ],
+)
+def test_a_name_that_no_setting_reads_is_warned_of_with_the_nearest_one(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, given: str, meant: str | None
+) -> None:
+    monkeypatch.setenv(given, "canary-value")
+
+    warn_of_settings()
+
+    (record,) = caplog.records
+    assert (record.levelname, record.msg) == ("WARNING", "setting_unknown")
+    expected = f": did you mean {meant}?" if meant else "; it is ignored"
+    assert vars(record)["advice"] == f"{given.upper()} is no setting{expected}"
+    assert "canary" not in str(vars(record))
+
+
+def test_a_wrong_name_in_the_file_is_found_as_well(empty_folder: Path) -> None:
+    (empty_folder / ".env").write_text("EVERTURN_HOTS=0.0.0.0\nEVERTURN_HOST=127.0.0.1\n")
+
+    assert unknown_settings() == {"EVERTURN_HOTS": "EVERTURN_HOST"}
+
+
+def test_names_of_other_programs_are_not_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "DAPR_HTTP_ENDPOINT", "DAPR_GRPC_ENDPOINT", "APP_PORT", "APP_ID", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "x")
+
+    assert unknown_settings() == {}
+
+
+@pytest.mark.parametrize(("mode", "is_open"), [(0o644, True), (0o604, True), (0o640, False), (0o600, False)])
+def test_a_file_whose_keys_every_user_can_read_is_warned_of(
+    empty_folder: Path, caplog: pytest.LogCaptureFixture, mode: int, is_open: bool
+) -> None:
+    file = empty_folder / ".env"
+    file.write_text("GEMINI_API_KEY=canary\nEVERTURN_OPERATOR_TOKEN=canary\nEVERTURN_TOKEN=\nEVERTURN_HOST=localhost\n")
+    file.chmod(mode)
+
+    warn_of_settings()
+
+    advice = "every user of this machine can read EVERTURN_OPERATOR_TOKEN, GEMINI_API_KEY in .env: chmod 600 .env"
+    assert [vars(record)["advice"] for record in caplog.records] == [advice] * is_open
+    assert "canary" not in str([vars(record) for record in caplog.records])
+
+
+def test_an_open_file_without_keys_is_not_warned_of(empty_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (empty_folder / ".env").write_text("EVERTURN_HOST=localhost\n")
+    (empty_folder / ".env").chmod(0o644)
+
+    warn_of_settings()
+
+    assert caplog.records == []
+
+
+def test_the_secrets_that_services_ask_for_are_the_usual_one_and_the_one_that_is_named() -> None:
+    assert Settings(_env_file=None).secret_names == {"EVERTURN_MODEL_API_KEY"}
+    assert Settings(_env_file=None, model_api_key_secret="llama").secret_names == {"EVERTURN_MODEL_API_KEY", "llama"}

@@ -1,1 +1,4 @@
-"""The chat service: accepts messages and sees every turn through to its end."""
+"""The chat service: accepts messages and sees every turn through to its end.
+
+It may import contracts, `dapr`, `web` and `models`; its inner layers are in pyproject.toml, `facts` at the bottom.
+"""

@@ -1,33 +1,134 @@
-"""The chat service's routes: protocol only; what they do is in `intake` and `turns`."""
+"""The chat service's routes: protocol only; what they do is in `accept` and `turns`.
 
-from collections.abc import Awaitable, Callable
-from typing import Annotated, TypeVar
+`ChatApi` is how a message becomes a turn, whatever protocol it came by.
+"""
 
-from fastapi import APIRouter, Depends, Header, Response
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Header, Query, Response
 from pydantic import BaseModel
 
-from everturn.chat.admission import Admission
-from everturn.chat.intake import Intake
-from everturn.chat.records import TurnRecord
-from everturn.chat.turn_view import reply_of
+from everturn.chat.accept import Acceptance, Wishes
+from everturn.chat.facts import Failed, TurnFacts
+from everturn.chat.lists import Lists, TurnFilter
+from everturn.chat.live.streams import EventStream, Streams, asked_position
+from everturn.chat.metrics import InFlight
 from everturn.chat.turns import Turns
-from everturn.contracts.chat import ChatReply, Message, Turn, TurnStatus
-from everturn.contracts.ids import id_fault
-from everturn.errors import TerminalError
+from everturn.contracts.chat import (
+    ApprovalDecision,
+    ChatReply,
+    Message,
+    MessageMetadata,
+    SessionList,
+    Turn,
+    TurnList,
+    TurnStatus,
+)
+from everturn.contracts.fields import Id, checked_text, id_fault
+from everturn.contracts.recording import Recording
 from everturn.settings import Settings
-from everturn.web.headers import header_text
-from everturn.web.paths import PathId, encoded_id
-from everturn.web.prefer import Preferences, preferences_of
+from everturn.web.callers import CallerOf
 from everturn.web.problems import Problem, problem_responses
+from everturn.web.requests import PathId, Preferences, encoded_id, header_text, preferences_of
 
-T = TypeVar("T")
+EMPTY = "Message text cannot be empty"
+# The user of protocols that need not name one, where nobody signs in.
+ANONYMOUS = "anonymous"
+# Of a conversation that a client sends along. More of them would hold the loop while they are read.
+MAX_MESSAGES = 2_000
 
-_STATUS_OF_KIND = {"not_found": 404, "forbidden": 403, "key_reused": 422, "ended": 409, "not_failed": 409}
+
+@dataclass(frozen=True, slots=True)
+class ChatApi:
+    """What the routes need; `limiter` counts messages that are being answered.
+
+    Raises Problem for messages that are refused, and what `Acceptance` raises.
+    """
+
+    settings: Settings
+    acceptance: Acceptance
+    turns: Turns
+    lists: Lists
+    streams: Streams
+    limiter: InFlight
+
+    async def stream(self, user_id: str, message: Message, key: str | None, wishes: Wishes) -> TurnFacts:
+        """Accept a message whose stream is then asked for."""
+        self._check(message, key)
+        self.limiter.refuse_more()
+        self.streams.refuse_more(user_id)
+        with self.limiter.one_more():
+            return await self.acceptance.accept(user_id, message, key, wishes)
+
+    async def send(
+        self, user_id: str, message: Message, key: str | None, wishes: Wishes, wait_s: float | None
+    ) -> TurnFacts:
+        """Accept a message; its turn once it has ended, or without an outcome after `wait_s` (None: the setting's)."""
+        self._check(message, key)
+        self.limiter.refuse_more()
+        limit_s = self.settings.request_wait_s
+        with self.limiter.one_more():
+            facts = await self.acceptance.accept(user_id, message, key, wishes)
+            if facts.outcome is None and wait_s != 0:
+                facts = await self.turns.wait(facts.run, limit_s if wait_s is None else min(limit_s, wait_s))
+        return facts
+
+    def _check(self, message: Message, idempotency_key: str | None) -> None:
+        if not message.text.strip():
+            raise Problem(400, EMPTY)
+        if len(message.text) > self.settings.max_text_chars:
+            raise Problem(
+                413,
+                f"Message text has {len(message.text)} characters; at most {self.settings.max_text_chars} are taken",
+            )
+        if idempotency_key is not None and (fault := id_fault(idempotency_key)):
+            raise Problem(422, f"Idempotency-Key {fault}")
 
 
-def add_chat_routes(router: APIRouter, settings: Settings, intake: Intake, turns: Turns, admission: Admission) -> None:
-    """`/chat/` and `/turns/…` over the given parts."""
-    routes = _Routes(settings, intake, turns, admission)
+def checked_id(name: str, value: str) -> str:
+    """`value`, if it is an id. Raises Problem (422) that names it."""
+    if fault := id_fault(value):
+        raise Problem(422, f"{name} {fault}")
+    return value
+
+
+def message_of(user_id: str, text: str, session_id: str | None) -> Message:
+    """A message in our own shape, of ids that are checked. Raises Problem (422) if the text cannot be kept exactly."""
+    try:
+        checked_text(text)
+    except ValueError as error:
+        raise Problem(422, f"the text {error}") from None
+    return Message(user_id=user_id, text=text, metadata=MessageMetadata(session_id=session_id))
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of what a user has: at most `limit`, behind `cursor`."""
+
+    user_id: str
+    limit: int
+    cursor: int | None
+
+
+async def part_of(
+    caller: CallerOf,
+    user_id: Annotated[Id | None, Query(description="Whose; to be left out by who is signed in.")] = None,
+    limit: Annotated[int, Query(ge=1, le=100, description="At most so many.")] = 20,
+    cursor: Annotated[int | None, Query(ge=1, le=2**53, description="`next` of the list before.")] = None,
+) -> Part:
+    """Which part of a list is wanted, as a FastAPI dependency."""
+    return Part(caller.acts_for(user_id, "query.user_id"), limit, cursor)
+
+
+Include = Annotated[
+    Literal["content"] | None, Query(description="`content`: with the text of a turn, arguments and answers.")
+]
+
+
+def add_chat_routes(router: APIRouter, api: ChatApi) -> None:
+    """`/chat/`, `/turns/…` and `/sessions`."""
+    routes = _Routes(api)
     router.add_api_route(
         "/chat/",
         routes.post_chat,
@@ -35,16 +136,24 @@ def add_chat_routes(router: APIRouter, settings: Settings, intake: Intake, turns
         response_model=ChatReply,
         tags=["chat"],
         summary="Send a message and get the reply",
-        responses={202: _accepted(), **problem_responses(400, 403, 409, 413, 422, 502, 503)},
+        responses={
+            200: streamed(_REPLY_OR_EVENTS),
+            202: _accepted(),
+            **problem_responses(400, 403, 409, 413, 422, 429, 502, 503),
+        },
     )
     # By invocation the path comes without its slash at the end: Dapr 1.18 cleans it.
     router.add_api_route("/chat", routes.post_chat, methods=["POST"], response_model=ChatReply, include_in_schema=False)
+    _add_events_route(router, routes)
+    _add_lists(router, routes)
+    _add_approvals_route(router, routes)
+    _add_recording_route(router, routes)
     for name, handler, summary, codes in (
         ("", routes.get_turn, "Where a turn stands", (404, 503)),
         ("/cancel", routes.cancel, "End a turn without a reply", (404, 409, 503)),
         ("/pause", routes.pause, "Hold a turn", (404, 409, 503)),
-        ("/resume", routes.resume, "Let a held turn go on", (404, 409, 503)),
-        ("/rerun", routes.rerun, "Try a failed turn again, from the step that failed", (404, 409, 503)),
+        ("/resume", routes.resume, "Let a held turn run again", (404, 409, 503)),
+        ("/rerun", routes.rerun, "Try a failed turn again", (404, 409, 429, 503)),
     ):
         router.add_api_route(
             "/turns/{turn_id}" + name,
@@ -59,89 +168,160 @@ def add_chat_routes(router: APIRouter, settings: Settings, intake: Intake, turns
         )
 
 
+def _add_events_route(router: APIRouter, routes: "_Routes") -> None:
+    router.add_api_route(
+        "/turns/{turn_id}/events",
+        routes.get_events,
+        methods=["GET"],
+        status_code=200,
+        response_class=Response,
+        tags=["turns"],
+        summary="The events of a turn, as they come",
+        responses={200: streamed("The events."), **problem_responses(404, 422, 429, 503)},
+    )
+
+
+def _add_lists(router: APIRouter, routes: "_Routes") -> None:
+    for path, handler, model, summary in (
+        ("/turns", routes.list_turns, TurnList, "Turns of a user, newest first"),
+        ("/sessions", routes.list_sessions, SessionList, "Conversations of a user, newest first"),
+    ):
+        router.add_api_route(
+            path,
+            handler,
+            methods=["GET"],
+            response_model=model,
+            response_model_exclude_none=True,
+            tags=[path[1:]],
+            summary=summary,
+            responses=problem_responses(403, 422, 503),
+        )
+
+
+def _add_approvals_route(router: APIRouter, routes: "_Routes") -> None:
+    router.add_api_route(
+        "/turns/{turn_id}/approvals/{call_id}",
+        routes.decide,
+        methods=["POST"],
+        response_model=Turn,
+        response_model_exclude_none=True,
+        tags=["turns"],
+        summary="Decide about a call that a turn waits for",
+        responses=problem_responses(404, 409, 422, 503),
+    )
+
+
+def _add_recording_route(router: APIRouter, routes: "_Routes") -> None:
+    router.add_api_route(
+        "/turns/{turn_id}/recording",
+        routes.get_recording,
+        methods=["GET"],
+        response_model=Recording,
+        tags=["turns"],
+        summary="All that a replay of a turn needs",
+        responses=problem_responses(404, 409, 503),
+    )
+
+
 class _Routes:
-    def __init__(self, settings: Settings, intake: Intake, turns: Turns, admission: Admission) -> None:
-        self._settings = settings
-        self._intake = intake
-        self._turns = turns
-        self._admission = admission
+    def __init__(self, api: ChatApi) -> None:
+        self._api, self._turns, self._lists, self._streams = api, api.turns, api.lists, api.streams
 
     async def post_chat(
         self,
         message: Message,
+        caller: CallerOf,
         preferences: Annotated[Preferences, Depends(preferences_of)],
         idempotency_key: Annotated[str | None, Header(description="Makes a repeated request the same turn.")] = None,
+        accept: Annotated[str, Header(description="`text/event-stream` asks for the events of the turn.")] = "",
     ) -> Response:
         key = None if idempotency_key is None else header_text(idempotency_key)
-        self._check(message, key)
-        with self._admission.request():
-            accepted = await _mapped(lambda: self._intake.accept(message, key))
-            record = accepted.record
-            if record.outcome is None and not preferences.respond_async:
-                record = await self._turns.wait(record.turn_id, self._wait_s(preferences))
-        if record.outcome is None:
-            return _json(await self._turns.view(record.turn_id), 202, _location(record.turn_id))
-        return _outcome(record)
+        user_id = caller.acts_for(message.user_id)
+        if EventStream.media_type in accept.lower():
+            return self._streams.of(await self._api.stream(user_id, message, key, Wishes(streamed=True)))
+        wait_s = 0.0 if preferences.respond_async else preferences.wait_s
+        facts = await self._api.send(user_id, message, key, Wishes(streamed=preferences.respond_async), wait_s)
+        if facts.outcome is None:
+            turn_id = facts.run.turn_id
+            return _json(await self._turns.view(turn_id), 202, _location(turn_id))
+        return _json(reply_of(facts))
 
-    def _wait_s(self, preferences: Preferences) -> float:
-        limit_s = self._settings.request_wait_s
-        return limit_s if preferences.wait_s is None else min(limit_s, preferences.wait_s)
+    async def get_turn(
+        self,
+        turn_id: PathId,
+        caller: CallerOf,
+        include: Include = None,
+    ) -> Response:
+        await self._turns.check_owner(turn_id, caller.user_id)
+        return _json(await self._turns.view(turn_id, with_content=include is not None))
 
-    def _check(self, message: Message, idempotency_key: str | None) -> None:
-        if not message.text.strip():
-            raise Problem(400, "Message text cannot be empty")
-        if len(message.text) > self._settings.max_text_chars:
-            raise Problem(
-                413,
-                f"Message text has {len(message.text)} characters; at most {self._settings.max_text_chars} are taken",
-            )
-        if idempotency_key is not None and (fault := id_fault(idempotency_key)):
-            raise Problem(422, f"Idempotency-Key {fault}")
+    async def get_events(
+        self,
+        turn_id: PathId,
+        caller: CallerOf,
+        last_event_id: Annotated[str, Header(description="The id of the last event that was read.")] = "",
+        after: Annotated[str, Query(description="The same, for the first request.")] = "",
+    ) -> Response:
+        await self._turns.check_owner(turn_id, caller.user_id)
+        facts = await self._turns.facts(turn_id)
+        self._streams.refuse_more(facts.run.accepted.user_id)
+        return self._streams.of(facts, asked_position(last_event_id, after))
 
-    async def get_turn(self, turn_id: PathId) -> Response:
-        return _json(await _mapped(lambda: self._turns.view(turn_id)))
+    async def get_recording(self, turn_id: PathId, caller: CallerOf) -> Response:
+        await self._turns.check_owner(turn_id, caller.user_id)
+        return _json(await self._turns.recording(turn_id))
 
-    async def cancel(self, turn_id: PathId) -> Response:
-        return _json(await _mapped(lambda: self._turns.cancel(turn_id)))
+    async def list_turns(
+        self,
+        part: Annotated[Part, Depends(part_of)],
+        status: TurnStatus | None = None,
+        session_id: Id | None = None,
+        include: Include = None,
+    ) -> Response:
+        wanted, with_content = TurnFilter(status, session_id), include is not None
+        found = await self._lists.turns(part.user_id, wanted, part.cursor, part.limit, with_content=with_content)
+        return _json(found)
 
-    async def pause(self, turn_id: PathId) -> Response:
-        return _json(await _mapped(lambda: self._turns.pause(turn_id)))
+    async def list_sessions(self, part: Annotated[Part, Depends(part_of)]) -> Response:
+        return _json(await self._lists.sessions(part.user_id, part.cursor, part.limit))
 
-    async def resume(self, turn_id: PathId) -> Response:
-        return _json(await _mapped(lambda: self._turns.resume(turn_id)))
+    async def decide(self, turn_id: PathId, call_id: PathId, decision: ApprovalDecision, caller: CallerOf) -> Response:
+        await self._turns.check_owner(turn_id, caller.user_id)
+        return _json(await self._turns.decide(turn_id, call_id, decision))
 
-    async def rerun(self, turn_id: PathId) -> Response:
-        return _json(await _mapped(lambda: self._turns.rerun(turn_id)), 202, _location(turn_id))
+    async def cancel(self, turn_id: PathId, caller: CallerOf) -> Response:
+        await self._turns.check_owner(turn_id, caller.user_id)
+        return _json(await self._turns.cancel(turn_id))
+
+    async def pause(self, turn_id: PathId, caller: CallerOf) -> Response:
+        await self._turns.check_owner(turn_id, caller.user_id)
+        return _json(await self._turns.pause(turn_id))
+
+    async def resume(self, turn_id: PathId, caller: CallerOf) -> Response:
+        await self._turns.check_owner(turn_id, caller.user_id)
+        return _json(await self._turns.resume(turn_id))
+
+    async def rerun(self, turn_id: PathId, caller: CallerOf) -> Response:
+        await self._turns.check_owner(turn_id, caller.user_id)
+        return _json(await self._turns.rerun(turn_id), 202, _location(turn_id))
 
 
-def _outcome(record: TurnRecord) -> Response:
-    """The answer to a request whose turn has ended."""
-    outcome = record.outcome
-    reply = reply_of(record)
-    if outcome is None or (outcome.status is TurnStatus.COMPLETED and reply is None):
+def reply_of(facts: TurnFacts) -> ChatReply:
+    """The reply of a turn that has ended. Raises Problem without one: 409 if it was cancelled, 502 if it failed."""
+    turn_id, verdict, status = facts.run.turn_id, facts.verdict, facts.outcome and facts.outcome.status
+    reply = facts.reply()
+    if status is TurnStatus.COMPLETED and reply is not None:
+        return reply
+    extras = {"turn_id": turn_id}
+    if status is TurnStatus.CANCELLED:
+        raise Problem(409, f"turn {turn_id!r} was cancelled", extras=extras)
+    if not isinstance(verdict, Failed):
         raise Problem(500, "The server met an unexpected error.")
-    if outcome.status is TurnStatus.COMPLETED and reply is not None:
-        return _json(reply)
-    extras = {"turn_id": record.turn_id}
-    if outcome.status is TurnStatus.CANCELLED:
-        raise Problem(409, f"turn {record.turn_id!r} was cancelled", extras=extras)
-    reason = outcome.error.message if outcome.error else "it failed"
-    kind = outcome.error.kind if outcome.error else "unknown"
     raise Problem(
         502,
-        f"the step {outcome.step} of turn {record.turn_id!r} failed: {reason}",
-        extras={**extras, "step": outcome.step, "kind": kind},
+        f"the step {verdict.step} of turn {turn_id!r} failed: {verdict.message}",
+        extras={**extras, "step": verdict.step, "kind": verdict.kind},
     )
-
-
-async def _mapped(call: Callable[[], Awaitable[T]]) -> T:
-    try:
-        return await call()
-    except TerminalError as error:
-        status = _STATUS_OF_KIND.get(error.kind)
-        if status is None:
-            raise
-        raise Problem(status, error.message) from None
 
 
 def _json(body: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -159,3 +339,14 @@ def _accepted() -> dict[str, object]:
         "description": "The turn goes on: `Location` names where to look for it.",
         "headers": {"Location": {"schema": {"type": "string"}, "description": "`/turns/{turn_id}`"}},
     }
+
+
+_REPLY_OR_EVENTS = "The reply, or its events in the words of AG-UI 1.0 if the client accepts `text/event-stream`."
+
+
+def streamed(description: str) -> dict[str, object]:
+    """For the API document: an answer that is a stream of events (`itemSchema` is of OpenAPI 3.2)."""
+    event = 'id: 0.0\ndata: {"type":"RUN_STARTED","threadId":"monday","runId":"0f0c8d6e"}\n\n'
+    text = {"type": "string"}
+    item = {"type": "object", "required": ["id", "data"], "properties": {"id": text, "data": text}}
+    return {"description": description, "content": {"text/event-stream": {"itemSchema": item, "example": event}}}

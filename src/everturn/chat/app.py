@@ -2,108 +2,123 @@
 `everturn up`.
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from dapr.ext.workflow import WorkflowRuntime, WorkflowState
-from fastapi import FastAPI
+from dapr.ext.workflow import WorkflowRuntime
+from fastapi import APIRouter, FastAPI
 from prometheus_client import CollectorRegistry
+from pydantic import BaseModel, Field, ValidationError
 
-import everturn.chat.activities  # noqa: F401 - declares the steps
-from everturn.chat.abandoned import end_abandoned
-from everturn.chat.admission import Admission, Attempts
-from everturn.chat.agent import Assistant
-from everturn.chat.api import add_chat_routes
-from everturn.chat.delivery import register_delivery
-from everturn.chat.instances import TurnInstances
-from everturn.chat.intake import Intake
-from everturn.chat.maintenance import PURGE_EVERY_S, purge_ended
-from everturn.chat.metrics import ChatMetrics
-from everturn.chat.policies import policies_from
-from everturn.chat.readiness import unready
-from everturn.chat.records import TurnRecord, TurnRecords
-from everturn.chat.services import TurnServices
-from everturn.chat.session_store import HandOver, SessionStore
-from everturn.chat.steps import register_steps
-from everturn.chat.turn import register_turn
+from everturn.background import repeating
+from everturn.chat.accept import Acceptance, Claims
+from everturn.chat.agui import add_agui_route
+from everturn.chat.api import ChatApi, add_chat_routes
+from everturn.chat.assistant.agent import WarmedAssistant
+from everturn.chat.budget import TokenBudget
+from everturn.chat.context import ContextSource
+from everturn.chat.ending import Ending, Waiters
+from everturn.chat.journal import Journal
+from everturn.chat.legacy import facts_of
+from everturn.chat.lists import Lists
+from everturn.chat.live.feed import Feeds
+from everturn.chat.live.streams import Streams
+from everturn.chat.maintenance import PURGE_EVERY_S, AbandonedTurns, Purge
+from everturn.chat.metrics import ChatMetrics, InFlight, request_limiter, step_limiter
+from everturn.chat.openai_api import add_openai_routes, error_of_openai
+from everturn.chat.page import add_page_routes, page_for
+from everturn.chat.queue import SessionQueue
 from everturn.chat.turns import Turns
-from everturn.contracts.memory import ConversationEntry, UserMemory
-from everturn.contracts.times import utc_now
+from everturn.chat.user_index import UserIndexes
+from everturn.chat.words import Hints, Speeches, close_words
+from everturn.chat.workflow.activities import TurnParts, save_policy
+from everturn.chat.workflow.chat_turn import TurnWorkflows, register_chat_turn
+from everturn.chat.workflow.deliver_event import register_deliver_event, start_delivery
+from everturn.chat.workflow.steps import STEPS, StepAttempts, policies_from
+from everturn.contracts.events import CHAT_APP_ID
+from everturn.contracts.fields import utc_now
+from everturn.dapr.client import store_fault
+from everturn.dapr.pages import AllowedPages
+from everturn.dapr.sidecar import DaprSidecar
+from everturn.dapr.wire import Request, Response, Transport
+from everturn.dapr.workflows import Sidecar, Workflows
 from everturn.errors import TransientError
-from everturn.models.build import build_chat_model, model_name
-from everturn.models.secret_key import secret_key_of
+from everturn.models.endpoint import model_name
+from everturn.models.providers import build_model
 from everturn.settings import Settings
-from everturn.sidecar.client import DaprClient
-from everturn.sidecar.dapr import DaprSidecar
-from everturn.sidecar.repeating import repeating
-from everturn.sidecar.workflows import Sidecar
-from everturn.web.app import Service, build_app
-from everturn.web.standalone import standalone_app
+from everturn.web.app import Service, build_app, standalone_app
+from everturn.web.callers import identify_by
 
 if TYPE_CHECKING:
     from agents import Model
 
 
-class WarmedAssistant:
-    """An assistant that is built in a thread at the start: the SDK behind it takes seconds to import."""
-
-    def __init__(self, build: "Callable[[], Model]") -> None:
-        self._build = build
-        self._model: Model | None = None
-        self._built: Assistant | None = None
-
-    async def warm_up(self) -> None:
-        self._model, self._built = await asyncio.to_thread(self._build_both)
-
-    async def close(self) -> None:
-        """End the model's connections."""
-        if self._model is not None:
-            await self._model.close()
-
-    def _build_both(self) -> "tuple[Model, Assistant]":
-        model = self._build()
-        return model, Assistant(model)
-
-    async def reply(self, memory: UserMemory, window: Sequence[ConversationEntry], text: str) -> str:
-        """As `Assistant.reply`. Raises TransientError before `warm_up` is done."""
-        if self._built is None:
-            raise TransientError("the assistant is still starting", kind="starting")
-        return await self._built.reply(memory, window, text)
-
-
 def create_app(settings: Settings, sidecar: Sidecar | None = None, model: "Model | None" = None) -> FastAPI:
     """The chat service over `sidecar` (None: a real one), answering with `model` (None: that of the settings)."""
-    return app_over(settings, ChatParts.over(settings, sidecar or DaprSidecar(settings), model))
+    return app_over(settings, ChatParts.create(settings, sidecar or DaprSidecar(settings), model))
 
 
 @dataclass(frozen=True, slots=True)
 class ChatParts:
     """What the service has in memory, behind its routes. A service that starts again has new ones."""
 
-    services: TurnServices
     sidecar: Sidecar
     assistant: WarmedAssistant
-    intake: Intake
+    acceptance: Acceptance
     turns: Turns
-    admission: Admission
+    lists: Lists
+    streams: Streams
+    context: ContextSource
+    attempts: StepAttempts
+    purging: Purge
+    requests: InFlight
+    metrics: ChatMetrics
     registry: CollectorRegistry
 
     @classmethod
-    def over(cls, settings: Settings, sidecar: Sidecar, model: "Model | None") -> "ChatParts":
+    def create(cls, settings: Settings, sidecar: Sidecar, model: "Model | None") -> "ChatParts":
+        """Everything, each made from what is above it."""
         registry = CollectorRegistry()
-        secret_key = secret_key_of(settings, DaprClient(sidecar.transport))
-        assistant = WarmedAssistant(lambda: model or build_chat_model(settings, secret_key))
-        services = _services(settings, sidecar, assistant, ChatMetrics(registry))
+        metrics = ChatMetrics(registry)
+        dapr, workflows = sidecar.client, Workflows(sidecar.workflows)
+        assistant = WarmedAssistant(
+            settings, lambda: model or build_model(settings, "chat", dapr), model_name(settings), dapr
+        )
+        steps = step_limiter(settings.max_inflight_steps, metrics)
+        waiters = Waiters()
+
+        journal, hints = Journal(dapr, settings.keep_turns_days, facts_of, close_words), Hints()
+        names = tuple(step.name for step in STEPS)
+        queue = SessionQueue(dapr, journal, TurnWorkflows(workflows, names, policies_from(settings)))
+        indexes = UserIndexes(dapr, journal, settings.max_open_turns_per_user)
+        deliver_later = partial(start_delivery, workflows, save_policy(settings))
+        ending = Ending(dapr, journal, queue, deliver_later, metrics, waiters)
+        abandoned = AbandonedTurns(journal, queue, ending, workflows)
+        # At least for the time that the setting says, behind the end of a turn that waits for its model for long.
+        speeches = Speeches(journal, hints, int(settings.keep_words_s + settings.generate_give_up_s))
+        context = ContextSource(dapr, journal, settings)
+        decide_within = timedelta(seconds=settings.approval_timeout_s or settings.keep_turns_days * 86_400)
+        passing = settings.waiting_turns == "pass"
+        parts = TurnParts(journal, queue, context, assistant, ending, speeches, metrics, decide_within, passing)
+        claims = Claims(dapr, ttl_s=int(2 * settings.keep_turns_days * 86_400))
+        turns = Turns(journal, queue, abandoned, workflows, waiters, steps, indexes)
+        budget = TokenBudget(journal, indexes, daily) if (daily := settings.user_daily_tokens) else None
         return cls(
-            services=services,
             sidecar=sidecar,
             assistant=assistant,
-            intake=Intake(services),
-            turns=Turns(services),
-            admission=Admission(settings.max_requests, services.metrics),
+            acceptance=Acceptance(claims, journal, queue, indexes, abandoned, steps, budget, settings.overlap),
+            turns=turns,
+            lists=Lists(indexes, turns, queue),
+            streams=Streams(Feeds(journal, turns, hints), settings.max_streams_per_user),
+            context=context,
+            attempts=StepAttempts(settings, parts, steps, metrics),
+            purging=Purge(journal, abandoned, workflows, settings.keep_workflows_hours),
+            requests=request_limiter(settings.max_requests, metrics),
+            metrics=metrics,
             registry=registry,
         )
 
@@ -111,7 +126,11 @@ class ChatParts:
     async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         """Work while the block runs."""
         await self.assistant.warm_up()
-        await self.sidecar.start(_worker(self.services))
+        worker = WorkflowRuntime()
+        register_chat_turn(worker)
+        register_deliver_event(worker)
+        self.attempts.register(worker)
+        await self.sidecar.start(worker)
         try:
             async with repeating("purge", PURGE_EVERY_S, self.purge):
                 yield
@@ -121,63 +140,77 @@ class ChatParts:
             await self.assistant.close()
 
     async def unready(self) -> str | None:
-        """Why no turn can run now; None where one can."""
-        return await unready(self.sidecar.transport)
+        """Why no turn can run now; None if one can."""
+        return await unready(self.sidecar.transport) or await store_fault(self.sidecar.client)
 
     async def purge(self) -> int:
         """Purge what has ended long ago; how many workflows."""
-        return await purge_ended(self.services, utc_now())
+        return await self.purging.run(utc_now())
 
 
 def app_over(settings: Settings, parts: ChatParts) -> FastAPI:
     """The HTTP application over `parts`, whose lifespan is theirs."""
+    page = page_for(settings.auth)
     service = Service(
         name="DACA Chat Service",
+        app_id=CHAT_APP_ID,
         summary="A chat turn that always finishes: every message is a durable workflow.",
         readiness=parts.unready,
         registry=parts.registry,
-        cors_origins=settings.cors_origins,
+        pages=AllowedPages.of(settings),
+        identify=identify_by(settings),
+        page=page.index,
+        page_paths=page.paths,
+        settled=parts.sidecar.client.settled,
+        shapes={"/v1/": error_of_openai},
     )
-    app = build_app(
-        service,
-        lambda router: add_chat_routes(router, settings, parts.intake, parts.turns, parts.admission),
-        lifespan=parts.lifespan,
-    )
-    app.state.metrics = parts.services.metrics
-    app.state.release_waiters = parts.turns.release_waiters
-    app.state.purge = parts.purge
-    return app
+
+    def add_routes(router: APIRouter) -> None:
+        api = ChatApi(settings, parts.acceptance, parts.turns, parts.lists, parts.streams, parts.requests)
+        add_chat_routes(router, api)
+        add_agui_route(router, api)
+        add_openai_routes(router, api)
+        add_page_routes(router, page, parts.context.memory)
+
+    return build_app(service, add_routes, lifespan=parts.lifespan)
 
 
-def _services(settings: Settings, sidecar: Sidecar, assistant: WarmedAssistant, metrics: ChatMetrics) -> TurnServices:
-    dapr = DaprClient(sidecar.transport)
-    records, sessions = TurnRecords(dapr), SessionStore(dapr)
-    instances = TurnInstances(sidecar.workflows, policies_from(settings))
-
-    async def end(record: TurnRecord, workflow: WorkflowState | None) -> None:
-        await end_abandoned(services, record, workflow)
-
-    services = TurnServices(
-        settings=settings,
-        dapr=dapr,
-        records=records,
-        sessions=sessions,
-        instances=instances,
-        hand_over=HandOver(records, sessions, instances, end),
-        assistant=assistant,
-        model_name=model_name(settings),
-        metrics=metrics,
-        attempts=Attempts(settings.max_turns_at_once, metrics),
-    )
-    return services
+class _Workflows(BaseModel):
+    connected: int = Field(0, alias="connectedWorkers")
 
 
-def _worker(services: TurnServices) -> WorkflowRuntime:
-    worker = WorkflowRuntime()
-    register_turn(worker)
-    register_delivery(worker)
-    register_steps(worker, services)
-    return worker
+class _Metadata(BaseModel):
+    """What is read of `/v1.0/metadata` (https://docs.dapr.io/reference/api/metadata_api/).
+
+    Only a runtime that has workers in other processes tells of its actor runtime; without any, `workflows` is absent.
+    """
+
+    actor_runtime: dict[str, object] | None = Field(None, alias="actorRuntime")
+    workflows: _Workflows = Field(default_factory=_Workflows)
+
+
+async def unready(transport: Transport) -> str | None:
+    """Why turns cannot be run now, in one sentence; None if they can.
+
+    The model is no part of it: accepted turns must resume without it.
+    """
+    try:
+        await _ask(transport, "/v1.0/healthz/outbound")
+        metadata = _Metadata.model_validate_json((await _ask(transport, "/v1.0/metadata")).body)
+    except TransientError as error:
+        return f"the sidecar is not ready: {error.message}"
+    except ValidationError:
+        return "the sidecar is not ready: it does not tell its metadata"
+    if metadata.actor_runtime is not None and metadata.workflows.connected == 0:
+        return "the workflow worker has not connected to the sidecar"
+    return None
+
+
+async def _ask(transport: Transport, path: str) -> Response:
+    response = await transport.send(Request("GET", path))
+    if response.status >= 300:
+        raise TransientError(f"{path} answered {response.status}")
+    return response
 
 
 def __getattr__(name: str) -> Any:

@@ -1,83 +1,281 @@
-"""The end of a turn: its outcome and its leaving the queue are one request; then the session's next turn starts."""
+"""The end of a turn, in an order that may break off anywhere and be done again: its event is published, or handed to a
+workflow that tries for longer; its outcome is written; it leaves the queue, and the next one starts.
 
+Whoever repeats it finds what is done: the event has a stable id, the outcome is a fact, a place is taken away once.
+"""
+
+import asyncio
 import logging
-from datetime import datetime, timedelta
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, assert_never
 
-from everturn.chat.records import Outcome, TurnRecord, save_record
-from everturn.chat.services import TurnServices
-from everturn.chat.session_store import MAX_CONFLICTS
-from everturn.chat.sessions import Session, save_session
-from everturn.contracts.chat import Failure, TurnStatus
-from everturn.contracts.times import to_wire, utc_now
-from everturn.errors import ConflictError, TransientError
-from everturn.sidecar.client import Save
+import msgspec
+
+from everturn import tracing
+from everturn.chat.facts import Cancelled, Failed, Outcome, Reply, TurnRun, Verdict
+from everturn.chat.journal import Journal
+from everturn.chat.metrics import ChatMetrics
+from everturn.chat.queue import SessionQueue
+from everturn.contracts.chat import TurnStatus
+from everturn.contracts.events import (
+    CHAT_APP_ID,
+    CONVERSATIONS_TOPIC,
+    DEAD_LETTERS_TOPIC,
+    PUBSUB_NAME,
+    ConversationUpdated,
+    MergedMessage,
+)
+from everturn.contracts.fields import to_wire, utc_now
+from everturn.dapr.client import SidecarClient
+from everturn.errors import EverturnError, TransientError
 
 log = logging.getLogger(__name__)
 
-
-async def end_turn_in_session(
-    services: TurnServices,
-    turn_id: str,
-    status: TurnStatus,
-    *,
-    step: str | None = None,
-    error: Failure | None = None,
-    instance_id: str | None = None,
-) -> None:
-    """Give the turn its outcome, unless it has one, and let the next one of its session go.
-
-    The record is written before the session: a crash between leaves an ended turn at the head, and whoever ends or
-    looks at it again takes it off. With `instance_id` only the run by that instance is ended: a late end of a run does
-    not end the rerun.
-    """
-    outcome = Outcome(status=status, at=to_wire(utc_now()), step=step, error=error)
-    for _ in range(MAX_CONFLICTS):
-        ended = await _try_to_end(services, turn_id, outcome, instance_id)
-        if ended is not None:
-            break
-    else:
-        raise TransientError(f"turn {turn_id!r} is changed too often at once", kind="conflict")
-    session, was_new = ended
-    await services.hand_over.start_head(session, perhaps_started=not was_new)
+# contracts.md, "What the second round adds": the publish is deferred after two seconds.
+_PUBLISH_S = 2.0
+# While a run is at work, it is looked this often whether another process has cancelled it.
+_LOOK_EVERY_S = 2.0
+_PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.6)
 
 
-async def _try_to_end(
-    services: TurnServices, turn_id: str, outcome: Outcome, instance_id: str | None
-) -> tuple[Session, bool] | None:
-    found = await services.records.get(turn_id)
-    record = found.record
-    stored = await services.sessions.get(record.session_id, record.user_id)
-    if record.outcome is None and instance_id not in (None, record.instance_id):
-        return stored.session, False
-    completed = (record.outcome or outcome).status is TurnStatus.COMPLETED
-    session = stored.session.without(turn_id, completed=completed, stored_up_to=record.stored_up_to)
-    saves: list[Save] = []
-    if record.outcome is None:
-        ended = record.model_copy(update={"outcome": outcome})
-        saves.append(save_record(ended, etag=found.etag, ttl_s=record_ttl_s(services, ended, utc_now())))
-    if session is not stored.session:
-        saves.append(save_session(record.session_id, session, stored.etag))
-    if saves:
+class Waiters:
+    """Those in this process who wait for the end of a run."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, set[asyncio.Future[None]]] = {}
+
+    def add(self, run: TurnRun) -> "asyncio.Future[None]":
+        """Done when the run has its outcome, or waits for a person. To be cancelled by who does not wait any more."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting = self._waiting.setdefault(run.instance_id, set())
+        waiting.add(future)
+        future.add_done_callback(lambda done: self._forget(run.instance_id, done))
+        return future
+
+    def ended(self, run: TurnRun) -> None:
+        for future in list(self._waiting.get(run.instance_id, ())):
+            if not future.done():
+                future.set_result(None)
+
+    def _forget(self, instance_id: str, future: "asyncio.Future[None]") -> None:
+        waiting = self._waiting.get(instance_id, set())
+        waiting.discard(future)
+        if not waiting:
+            self._waiting.pop(instance_id, None)
+
+
+# Starts the delivery of the event of an ended run, with the sequence of its turn.
+DeliverLater = Callable[[TurnRun, int], Awaitable[None]]
+
+
+@dataclass(eq=False, slots=True)
+class Ending:
+    """Ends runs. Raises TransientError if the store or the workflow engine is away: then it is to be repeated."""
+
+    _dapr: SidecarClient
+    _journal: Journal
+    _queue: SessionQueue
+    _deliver_later: DeliverLater
+    _metrics: ChatMetrics
+    _waiters: Waiters
+    # While it is away, each turn tries once: many would hold up their replies for nothing.
+    _broker_is_away: bool = field(default=False, init=False)
+
+    async def finish(self, run: TurnRun, verdict: Verdict, *, attempt: int = 1) -> None:
+        """End `run` as its verdict says, and let the next turn run. `attempt`: that of the step which ends it."""
+        place = await self._queue.place_of(run)
+        outcome = None if place else await self._journal.outcome(run)
+        if outcome is None:
+            # Without a place and an outcome it has never been entered.
+            sequence = place.sequence if place else 0
+            await self._publish_or_defer(run, verdict, sequence)
+            ours = Outcome(status=status_of(verdict), at=to_wire(utc_now()), sequence=sequence, attempt=attempt)
+            outcome = await self._journal.write(run.key("outcome"), ours, durable=False)
+            if outcome is ours:
+                self._count(run, verdict, ours)
+                _trace(run, ours)
+        self._waiters.ended(run)
+        await self.leave(run, verdict, outcome)
+        await self._journal.close(run)
+
+    async def cancellation_of(self, run: TurnRun) -> None:
+        """Return once `run` is cancelled, or is to be; at once if it is cancelled in this process."""
+        ended = self._waiters.add(run)
         try:
-            await services.dapr.transact(saves)
-        except ConflictError:
-            return None
-    if record.outcome is None:
-        _count(services, record, outcome)
-    return session, record.outcome is None
+            while True:
+                await asyncio.wait([ended], timeout=_LOOK_EVERY_S)
+                try:
+                    verdict = await self._journal.verdict(run)
+                    if isinstance(verdict, Cancelled) or (verdict is None and await self._queue.is_interrupted(run)):
+                        return
+                except TransientError as error:
+                    log.warning("verdict_not_seen", extra={"turn_id": run.turn_id, "reason": error.message})
+                if ended.done():
+                    ended = self._waiters.add(run)
+        finally:
+            ended.cancel()
+
+    def stopped(self, run: TurnRun) -> None:
+        """Let those who wait for `run` go: a person has to decide first."""
+        self._waiters.ended(run)
+
+    async def leave(self, run: TurnRun, verdict: Verdict | None, outcome: Outcome) -> None:
+        """Take an ended run off its queue, and start the next one."""
+        confirmed = verdict.stored_up_to if isinstance(verdict, Reply) else 0
+        is_completed = outcome.status is TurnStatus.COMPLETED
+        merged = await self._end_merged(run, verdict, outcome) if verdict else []
+        ids = [other.turn_id for other in merged]
+        await self._queue.end(run, completed=is_completed, stored_up_to=confirmed, merged=ids)
+        for other in merged:
+            await self._journal.close(other)
+
+    async def _end_merged(self, run: TurnRun, verdict: Verdict, outcome: Outcome) -> list[TurnRun]:
+        """End the turns whose messages `run` has taken up, as itself; those that a reply does not answer run later."""
+        taken = verdict.merged if isinstance(verdict, Reply) else await self._queue.taken_by(run)
+        ended = []
+        for place in taken:
+            other = await self._journal.run(place.turn_id, 0)
+            if other is not None:
+                await self._end_as(run, verdict, outcome, other, place.sequence)
+                ended.append(other)
+        return ended
+
+    async def _end_as(self, run: TurnRun, verdict: Verdict, outcome: Outcome, other: TurnRun, sequence: int) -> None:
+        copy = msgspec.structs.replace(verdict, merged_into=run.turn_id, words=-1)
+        if isinstance(copy, Reply):
+            copy = msgspec.structs.replace(copy, usage={}, last_call={}, place=(0, 0), merged=[])
+        theirs = await self._journal.write_verdict(other, copy)
+        if await self._journal.outcome(other) is None:
+            if isinstance(theirs, Failed):
+                await self._publish_or_defer(other, theirs, sequence)
+            ours = Outcome(status=status_of(theirs), at=outcome.at, sequence=sequence)
+            if await self._journal.write(other.key("outcome"), ours, durable=False) is ours:
+                self._count(other, theirs, ours)
+                _trace(other, ours)
+        self._waiters.ended(other)
+
+    async def deliver(self, run: TurnRun, sequence: int | None) -> None:
+        """Publish the event of an ended run, once. Raises EverturnError if that does not work."""
+        verdict = await self._journal.verdict(run)
+        if sequence is None:
+            outcome = await self._journal.outcome(run)
+            place = None if outcome else await self._queue.place_of(run)
+            sequence = outcome.sequence if outcome else place.sequence if place else None
+        if verdict is None or sequence is None:
+            log.error("event_without_facts", extra={"turn_id": run.turn_id})
+            return
+        await self._publish(run, verdict, sequence)
+
+    async def _publish_or_defer(self, run: TurnRun, verdict: Verdict, sequence: int) -> None:
+        pauses = () if self._broker_is_away else _PAUSES_S
+        try:
+            async with asyncio.timeout(_PUBLISH_S):
+                for pause_s in pauses:
+                    try:
+                        await self._publish(run, verdict, sequence)
+                    except TransientError:
+                        await asyncio.sleep(pause_s)
+                    else:
+                        return
+                await self._publish(run, verdict, sequence)
+                self._broker_is_away = False
+        except (TimeoutError, EverturnError) as error:
+            self._broker_is_away = True
+            await self._deliver_later(run, sequence)
+            reason = error.message if isinstance(error, EverturnError) else "timeout"
+            log.warning("event_deferred", extra={"turn_id": run.turn_id, "reason": reason})
+
+    async def _publish(self, run: TurnRun, verdict: Verdict, sequence: int) -> None:
+        match verdict:
+            case Reply():
+                event = conversation_event(run, verdict, sequence)
+                await self._dapr.publish(PUBSUB_NAME, CONVERSATIONS_TOPIC, event, durable=False)
+            case Failed():
+                letter = dead_letter(run, verdict)
+                await self._dapr.publish(PUBSUB_NAME, DEAD_LETTERS_TOPIC, letter, durable=False)
+            case Cancelled():
+                pass
+            case _:
+                assert_never(verdict)
+
+    def _count(self, run: TurnRun, verdict: Verdict, outcome: Outcome) -> None:
+        began, ended = datetime.fromisoformat(run.accepted.at), datetime.fromisoformat(outcome.at)
+        seconds = (ended - began).total_seconds()
+        self._metrics.turn_ended(outcome.status, seconds)
+        ids: dict[str, Any] = {"turn_id": run.turn_id, "session_id": run.accepted.session_id}
+        if isinstance(verdict, Failed):
+            self._metrics.turn_failed(verdict.step, verdict.kind)
+            fault = {"step": verdict.step, "kind": verdict.kind, "attempts": verdict.attempts}
+            log.error("turn_failed", extra={**ids, **fault})
+        log.info("turn_ended", extra={**ids, "status": outcome.status, "seconds": round(seconds, 3)})
 
 
-def record_ttl_s(services: TurnServices, record: TurnRecord, now: datetime) -> int:
-    """Seconds for which the record of an ended turn is still kept; at least 1, since 0 would mean for ever."""
-    ended = datetime.fromisoformat(record.outcome.at) if record.outcome else now
-    kept_until = ended + timedelta(days=services.settings.keep_turns_days)
-    return max(1, int((kept_until - now).total_seconds()))
+def status_of(verdict: Verdict) -> TurnStatus:
+    match verdict:
+        case Reply():
+            return TurnStatus.COMPLETED
+        case Failed():
+            return TurnStatus.FAILED
+        case Cancelled():
+            return TurnStatus.CANCELLED
+        case _:
+            assert_never(verdict)
 
 
-def _count(services: TurnServices, record: TurnRecord, outcome: Outcome) -> None:
-    seconds = (datetime.fromisoformat(outcome.at) - datetime.fromisoformat(record.accepted_at)).total_seconds()
-    services.metrics.turn_ended(outcome.status, seconds)
-    if outcome.step is not None and outcome.error is not None:
-        services.metrics.turn_failed(outcome.step, outcome.error.kind)
-    ids = {"turn_id": record.turn_id, "session_id": record.session_id, "status": outcome.status}
-    log.info("turn_ended", extra={**ids, "seconds": round(seconds, 3)})
+def _trace(run: TurnRun, outcome: Outcome) -> None:
+    tracing.finished(
+        CHAT_APP_ID,
+        "turn",
+        parent=run.accepted.trace,
+        begun=datetime.fromisoformat(run.accepted.at),
+        instance=run.instance_id,
+        attributes={"everturn.turn_id": run.turn_id, "everturn.status": outcome.status.value},
+    )
+
+
+def conversation_event(run: TurnRun, reply: Reply, sequence: int) -> Mapping[str, Any]:
+    """The CloudEvent of an answered turn (CloudEvents 1.0, JSON format). Its id is the turn's, whenever it is sent."""
+    data = ConversationUpdated(
+        event_type="ConversationUpdated",
+        user_id=run.accepted.user_id,
+        session_id=run.accepted.session_id,
+        user_message=run.accepted.text,
+        assistant_reply=reply.text,
+        turn_id=run.turn_id,
+        sequence=sequence,
+        accepted_at=run.accepted.at,
+        occurred_at=reply.at,
+        merged=[MergedMessage.model_construct(**msgspec.to_builtins(one)) for one in reply.merged] or None,
+    )
+    event = _cloud_event(run.turn_id, data.event_type, reply.at, data.model_dump(mode="json", exclude_none=True))
+    trace = tracing.inside(run.accepted.trace, run.instance_id)
+    return {**event, tracing.HEADER: trace} if trace else event
+
+
+def dead_letter(run: TurnRun, failure: Failed) -> Mapping[str, Any]:
+    """The CloudEvent of a turn that failed for good, under an id that never changes."""
+    data = {
+        "event_type": "TurnFailed",
+        "turn_id": run.turn_id,
+        "user_id": run.accepted.user_id,
+        "session_id": run.accepted.session_id,
+        "step": failure.step,
+        "kind": failure.kind,
+        "attempts": failure.attempts,
+        "failed_at": failure.at,
+    }
+    return _cloud_event(f"{run.instance_id}.failed", "TurnFailed", failure.at, data)
+
+
+def _cloud_event(event_id: str, event_type: str, at: str, data: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {
+        "specversion": "1.0",
+        "id": event_id,
+        "source": "chat-service",
+        "type": event_type,
+        "time": at,
+        "datacontenttype": "application/json",
+        "data": data,
+    }

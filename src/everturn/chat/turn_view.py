@@ -1,22 +1,27 @@
-"""A turn as a client sees it: folded from its record, its session and its workflow's history. Pure."""
+"""A turn as a client sees it: folded from its facts, its session and its workflow's history. Pure."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
 from dapr.ext.workflow import WorkflowHistoryEvent, WorkflowHistoryEventType, WorkflowState, WorkflowStatus
 
-from everturn.chat.faults import CANCELLED, decode_fault
-from everturn.chat.records import TurnRecord
-from everturn.chat.sessions import Session
-from everturn.chat.turn import DEFER_EVENT, END_TURN
-from everturn.contracts.chat import ChatReply, Failure, ReplyMetadata, Step, StepStatus, Turn, TurnStatus
-from everturn.contracts.times import to_wire
+from everturn.chat.facts import Failed, Outcome, TurnFacts
+from everturn.chat.session import Session
+from everturn.chat.workflow.chat_turn import END_TURN, HANDLE_ERROR, SAVE_CONVERSATION
+from everturn.chat.workflow.step_runner import (
+    CANCELLED,
+    NEXT_ATTEMPT_STATUS,
+    NOT_ITS_TURN,
+    WAITING_STATUS,
+    decode_fault,
+)
+from everturn.contracts.chat import Failure, Step, StepStatus, Turn, TurnStatus, merged_steps
+from everturn.contracts.fields import to_wire
 
-# What a step that waits for a person sets as the workflow's custom status.
-WAITING_STATUS = "waiting"
-
-_INTERNAL = frozenset({DEFER_EVENT, END_TURN})
+_INTERNAL = frozenset({"defer_event", END_TURN})
+# With one of these scheduled, nothing can hold the turn any more.
+_ENDING = frozenset({SAVE_CONVERSATION, HANDLE_ERROR, END_TURN})
 
 
 @dataclass(slots=True)
@@ -40,11 +45,12 @@ class _StepSoFar:
         )
 
 
-def steps_of(history: Iterable[WorkflowHistoryEvent]) -> list[Step]:
-    """The steps that a history tells of, in order of their start.
+def steps_of(history: Iterable[WorkflowHistoryEvent], outcome: Outcome | None = None) -> list[Step]:
+    """The steps that a history shows, in order of their start.
 
-    An attempt is a scheduled task; a failed one is `retrying` until the next is scheduled or the story goes on
-    without it, when it is `failed`.
+    An attempt is a scheduled task; a failed one is `retrying` until the next is scheduled or the story continues
+    without it, when it is `failed`. A look whether it is the turn's turn yet is no attempt, nor is what the step that
+    ends the turn does again after it has written `outcome`: what was said of an ended turn stays.
     """
     steps: dict[str, _StepSoFar] = {}
     by_id: dict[int, _StepSoFar] = {}
@@ -53,6 +59,8 @@ def steps_of(history: Iterable[WorkflowHistoryEvent]) -> list[Step]:
             case WorkflowHistoryEventType.TASK_SCHEDULED if event.name and event.name not in _INTERNAL:
                 _give_up_others(steps.values(), event.name)
                 step = steps.setdefault(event.name, _StepSoFar(event.name, event.timestamp))
+                if outcome is not None and event.name in _ENDING and step.attempts >= outcome.attempt:
+                    continue
                 step.attempts += 1
                 step.status = StepStatus.RUNNING
                 by_id[event.event_id] = step
@@ -64,11 +72,23 @@ def steps_of(history: Iterable[WorkflowHistoryEvent]) -> list[Step]:
             case WorkflowHistoryEventType.TASK_FAILED if event.task_scheduled_id in by_id:
                 failed = by_id[event.task_scheduled_id or 0]
                 failed.status, failed.finished_at = StepStatus.RETRYING, event.timestamp
-                if details := event.failure_details:
-                    failed.error = decode_fault(details.error_type, details.message).as_failure()
+                if outcome is not None and failed.name in _ENDING and failed.attempts >= outcome.attempt:
+                    failed.status = StepStatus.COMPLETED
+                elif details := event.failure_details:
+                    fault = decode_fault(details.error_type, details.message)
+                    failed.error = fault.as_failure()
+                    if fault.kind == NOT_ITS_TURN:
+                        _forget_look(steps, failed)
             case _:
                 continue
     return [step.as_step() for step in steps.values()]
+
+
+def _forget_look(steps: dict[str, _StepSoFar], step: _StepSoFar) -> None:
+    """A look whether it is the turn's turn; one behind a person's decision comes after attempts that count."""
+    step.attempts, step.status, step.error = step.attempts - 1, StepStatus.COMPLETED, None
+    if not step.attempts:
+        del steps[step.name]
 
 
 def _give_up_others(steps: Iterable[_StepSoFar], name: str | None) -> None:
@@ -81,77 +101,85 @@ def _give_up_others(steps: Iterable[_StepSoFar], name: str | None) -> None:
 def is_ending(history: Iterable[WorkflowHistoryEvent]) -> bool:
     """Whether the workflow has begun to end its turn: nothing can hold the turn any more."""
     return any(
-        event.event_type is WorkflowHistoryEventType.TASK_SCHEDULED and event.name == END_TURN for event in history
+        event.event_type is WorkflowHistoryEventType.TASK_SCHEDULED and event.name in _ENDING for event in history
     )
 
 
-def merged_steps(past: Sequence[Step], now: Sequence[Step]) -> list[Step]:
-    """The steps of an earlier run followed by those of the current one; a step of both is one, its attempts added."""
-    merged = {step.name: step for step in past}
-    for step in now:
-        before = merged.get(step.name)
-        if before is None:
-            merged[step.name] = step
-            continue
-        together = {"attempts": before.attempts + step.attempts, "started_at": before.started_at}
-        error = step.error or before.error
-        merged[step.name] = step.model_copy(update={**together, "error": error})
-    return list(merged.values())
-
-
-def status_of(record: TurnRecord, session: Session, workflow: WorkflowState | None) -> TurnStatus:
-    """Where a turn stands; `workflow` is the state of its instance, None where it has none (yet)."""
-    if record.outcome is not None:
-        return TurnStatus(record.outcome.status)
-    place = session.place_of(record.turn_id)
+def status_of(facts: TurnFacts, session: Session, workflow: WorkflowState | None) -> TurnStatus:
+    """Where a turn stands; `workflow` is the state of its instance, None if it has none (yet)."""
+    if facts.outcome is not None:
+        return facts.outcome.status
+    place = session.place_of(facts.run)
     if place is not None and place.paused:
         return TurnStatus.PAUSED
-    if workflow is None:
+    if place is not None and place in session.waiting:
+        return TurnStatus.WAITING
+    if session.taker_of(place):
+        return TurnStatus.RUNNING
+    if workflow is None or place is None or place is not session.head:
         return TurnStatus.QUEUED
     if workflow.runtime_status is WorkflowStatus.SUSPENDED:
         return TurnStatus.PAUSED
-    if workflow.serialized_custom_status == WAITING_STATUS:
+    if waits_for_person(workflow):
         return TurnStatus.WAITING
     return TurnStatus.RUNNING
 
 
-def view_of(record: TurnRecord, status: TurnStatus, history: Iterable[WorkflowHistoryEvent]) -> Turn:
+def waits_for_person(workflow: WorkflowState | None) -> bool:
+    """Whether a run has stopped until a person decides."""
+    return _custom_status(workflow) == WAITING_STATUS
+
+
+def view_of(
+    facts: TurnFacts,
+    session: Session,
+    workflow: WorkflowState | None,
+    history: Iterable[WorkflowHistoryEvent],
+) -> Turn:
     """The whole turn. What still ran when a turn ended has failed with it."""
-    steps = merged_steps(record.past_steps, steps_of(history))
-    outcome = record.outcome
-    if outcome is not None:
-        steps = [_ended(step, outcome.at, cancelled=status is TurnStatus.CANCELLED) for step in steps]
+    run, outcome, status = facts.run, facts.outcome, status_of(facts, session, workflow)
+    # While it is queued, all that a workflow can have done is to look whether it is its turn.
+    now = [] if status is TurnStatus.QUEUED else facts.steps
+    now = steps_of(history, outcome) if now is None else now
+    # What is kept of earlier runs has ended with them.
+    steps = merged_steps(facts.past_steps, ended_steps(now, outcome) if outcome is not None else now)
+    place = session.place_of(run)
     return Turn(
-        turn_id=record.turn_id,
-        user_id=record.user_id,
-        session_id=record.session_id,
-        sequence=record.sequence,
+        turn_id=run.turn_id,
+        user_id=run.accepted.user_id,
+        session_id=run.accepted.session_id,
+        sequence=outcome.sequence if outcome else place.sequence if place else 0,
         status=status,
-        created_at=record.accepted_at,
+        created_at=run.accepted.at,
         finished_at=outcome.at if outcome else None,
         steps=steps,
-        reply=reply_of(record) if status is TurnStatus.COMPLETED else None,
-        error=outcome.error if outcome else None,
+        reply=facts.reply() if status is TurnStatus.COMPLETED else None,
+        error=facts.verdict.as_failure() if outcome and isinstance(facts.verdict, Failed) else None,
+        merged_into=(facts.verdict.merged_into if outcome and facts.verdict else session.taker_of(place)) or None,
+        next_attempt_at=None if outcome else _next_attempt_at(workflow),
     )
 
 
-def reply_of(record: TurnRecord) -> ChatReply | None:
-    """The reply as the client gets it; None while there is none."""
-    reply = record.reply
-    if reply is None:
-        return None
-    return ChatReply(
-        user_id=record.user_id,
-        reply=reply.text,
-        metadata=ReplyMetadata(session_id=record.session_id, timestamp=reply.at),
-        turn_id=record.turn_id,
-        model=reply.model,
-        degraded=reply.degraded,
-    )
+def _next_attempt_at(workflow: WorkflowState | None) -> str | None:
+    status = _custom_status(workflow)
+    return status.removeprefix(NEXT_ATTEMPT_STATUS) if status.startswith(NEXT_ATTEMPT_STATUS) else None
 
 
-def _ended(step: Step, at: str, *, cancelled: bool) -> Step:
+def _custom_status(workflow: WorkflowState | None) -> str:
+    return ((workflow and workflow.serialized_custom_status) or "").strip('"')
+
+
+def ended_steps(steps: Iterable[Step], outcome: Outcome) -> list[Step]:
+    """The steps of a run as they are once it has that outcome."""
+    return [_ended(step, outcome) for step in steps]
+
+
+def _ended(step: Step, outcome: Outcome) -> Step:
+    """A step of a turn that has ended: the one that ended it is over when the outcome is written."""
+    cancelled = outcome.status is TurnStatus.CANCELLED
+    if step.name in _ENDING and step.status is not StepStatus.FAILED and not cancelled:
+        return step.model_copy(update={"status": StepStatus.COMPLETED, "finished_at": outcome.at})
     if step.status in (StepStatus.COMPLETED, StepStatus.FAILED):
         return step
     error = Failure(kind=CANCELLED, message="the turn was cancelled") if cancelled else step.error
-    return step.model_copy(update={"status": StepStatus.FAILED, "finished_at": at, "error": error})
+    return step.model_copy(update={"status": StepStatus.FAILED, "finished_at": outcome.at, "error": error})

@@ -1,40 +1,62 @@
 """Turns that are accepted: waiting for them, showing them, and steering them.
 
-Steering is durable, and safe against the turn moving on meanwhile: a queued turn is steered in its session, a running
-one through its workflow, and who finds that it is neither any more looks again.
+Steering is durable, and safe against the turn moving on meanwhile: a cancellation is a fact, a queued turn is held in
+its session, a running one through its workflow.
 """
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
-from everturn.chat.ending import end_turn_in_session
-from everturn.chat.instances import has_ended
-from everturn.chat.records import TurnRecord, save_record
-from everturn.chat.services import TurnServices
-from everturn.chat.session_store import MAX_CONFLICTS, StoredSession
-from everturn.chat.sessions import Session, save_session
-from everturn.chat.turn import FETCH_CONTEXT
-from everturn.chat.turn_view import is_ending, status_of, view_of
-from everturn.contracts.chat import Turn, TurnStatus
-from everturn.errors import ConflictError, TerminalError, TransientError
+from dapr.ext.workflow.workflow_state import WorkflowState
+
+from everturn.chat.calls import Decision, calls_of, decision_key, pauses_of, shown_approvals, shown_calls
+from everturn.chat.ending import Waiters
+from everturn.chat.facts import Cancelled, TurnFacts, TurnRun
+from everturn.chat.journal import Journal, unknown_turn
+from everturn.chat.maintenance import AbandonedTurns, keep_steps
+from everturn.chat.metrics import InFlight
+from everturn.chat.queue import SessionQueue
+from everturn.chat.recording import recording_of
+from everturn.chat.session import Session
+from everturn.chat.turn_view import is_ending, status_of, view_of, waits_for_person
+from everturn.chat.user_index import UserIndexes
+from everturn.chat.workflow.step_runner import DECIDED_EVENT
+from everturn.contracts.chat import ApprovalDecision, Turn, TurnStatus
+from everturn.contracts.fields import to_wire, utc_now
+from everturn.contracts.recording import Recording
+from everturn.dapr.workflows import Workflows, has_ended
+from everturn.errors import TerminalError, TransientError
 
 log = logging.getLogger(__name__)
 
-# While somebody waits for a turn, it is looked at this often: for a cancellation in the queue, a start that got lost.
+# Most turns end in this process: for a moment nobody else is asked. Then the workflow's end is waited for as well.
+_ALONE_S = 0.2
+# While somebody waits for a turn, it is looked at this often: who runs before it may have been abandoned.
 _LOOK_EVERY_S = 1
-# A running turn hears of its cancellation at once; longer only where its reply is being saved.
-_CANCEL_WAIT_S = 5
 
 
 @dataclass(frozen=True, slots=True)
-class _Standing:
-    record: TurnRecord
-    etag: str
-    stored: StoredSession
-    status: TurnStatus
+class _Snapshot:
+    facts: TurnFacts
+    session: Session
+    workflow: WorkflowState | None
+
+    @property
+    def run(self) -> TurnRun:
+        return self.facts.run
+
+    @property
+    def status(self) -> TurnStatus:
+        return status_of(self.facts, self.session, self.workflow)
+
+    @property
+    def is_head(self) -> bool:
+        return self.session.head is not None and self.session.head.is_of(self.run)
 
 
+@dataclass(eq=False, slots=True)
 class Turns:
     """Watches and steers turns.
 
@@ -42,197 +64,238 @@ class Turns:
     `not_failed` for the rerun of one that has not failed.
     """
 
-    def __init__(self, services: TurnServices) -> None:
-        self._services = services
-        self._waiting: set[asyncio.Timeout] = set()
-        self._waiters_released = False
+    _journal: Journal
+    _queue: SessionQueue
+    _abandoned: AbandonedTurns
+    _workflows: Workflows
+    _waiters: Waiters
+    _limiter: InFlight
+    _indexes: UserIndexes
+    _waiting: set[asyncio.Timeout] = field(default_factory=set, init=False)
+    waiters_released: bool = field(default=False, init=False)
 
     def release_waiters(self) -> None:
         """Let nobody wait any longer: the process stops, and what is not done yet is done after the next start."""
-        self._waiters_released = True
+        self.waiters_released = True
         for limit in self._waiting:
             if not limit.expired():
                 limit.reschedule(asyncio.get_running_loop().time())
 
-    async def wait(self, turn_id: str, seconds: float) -> TurnRecord:
-        """The turn's record once it has ended, or as it is after `seconds`, or when waiters are released.
+    async def wait(self, run: TurnRun, seconds: float) -> TurnFacts:
+        """The facts of `run` once it has ended; without an outcome after `seconds`, if a person has to decide first, or
+        when waiters are released.
 
         Outlasts a sidecar that is away.
         """
-        record = (await self._services.records.get(turn_id)).record
-        limit = asyncio.timeout(0 if self._waiters_released else seconds)
+        ended, limit = self._waiters.add(run), asyncio.timeout(0 if self.waiters_released else seconds)
         try:
             async with limit:
                 self._waiting.add(limit)
-                while record.outcome is None:
-                    record = await self._look_again(record)
+                if self._journal.ended_here(run) is None:
+                    await asyncio.wait([ended], timeout=_ALONE_S)
+                while not ended.done() and self._journal.ended_here(run) is None:
+                    await self._look(run, ended)
+                return TurnFacts(run, await self._journal.verdict(run), await self._journal.outcome(run))
         except TimeoutError:
-            pass
+            return TurnFacts(run, None, self._journal.ended_here(run))
         finally:
+            ended.cancel()
             self._waiting.discard(limit)
-        return record
 
-    async def _look_again(self, record: TurnRecord) -> TurnRecord:
-        """The record after the workflow's end, or after a moment in which what should run was seen to run."""
+    async def _look(self, run: TurnRun, ended: "asyncio.Future[None]") -> None:
+        """Return after a moment, or the end of the turn; what should run before it is seen to run."""
+        watching = asyncio.ensure_future(self._workflows.wait(run.instance_id, _LOOK_EVERY_S))
         try:
-            over = await self._services.instances.wait(record.instance_id, _LOOK_EVERY_S)
-            if not over:
-                await self._nudge(record)
-            now = (await self._services.records.get(record.turn_id)).record
-            return await self._if_abandoned(now) if over and now.outcome is None else now
+            both: list[asyncio.Future[Any]] = [ended, watching]
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            if ended.done():
+                return
+            if not watching.result():
+                await self._abandoned.ensure_head_runs(run.accepted.session_id, run.accepted.user_id)
+                if waits_for_person(await self._workflows.state(run.instance_id)) and not ended.done():
+                    ended.set_result(None)  # who asks again for a turn that has stopped waits for nothing
+            elif await self._journal.outcome(run) is None:
+                workflow = await self._workflows.state(run.instance_id)
+                if workflow is not None and has_ended(workflow):
+                    await self._abandoned.end(run, workflow)
         except TransientError as error:
-            log.warning("turn_out_of_sight", extra={"turn_id": record.turn_id, "reason": error.message})
-            await asyncio.sleep(_LOOK_EVERY_S)
-            return record
+            log.warning("turn_out_of_sight", extra={"turn_id": run.turn_id, "reason": error.message})
+            await asyncio.wait([ended], timeout=_LOOK_EVERY_S)
+        finally:
+            watching.cancel()
 
-    async def _if_abandoned(self, record: TurnRecord) -> TurnRecord:
-        """The record once the turn has ended, or runs again, where its workflow has ended and it had not."""
-        workflow = await self._services.instances.state(record.instance_id)
-        if workflow is not None and has_ended(workflow):
-            await self._services.hand_over.end_abandoned(record, workflow)
-        return (await self._services.records.get(record.turn_id)).record
+    async def check_owner(self, turn_id: str, user_id: str | None) -> None:
+        """Raises TerminalError (kind `not_found`) if the turn is not of `user_id`; None may see every turn."""
+        if user_id is None:
+            return
+        run = await self._journal.run(turn_id, 0)
+        if run is None or run.accepted.user_id != user_id:
+            raise unknown_turn(turn_id)
 
-    async def view(self, turn_id: str) -> Turn:
-        """The turn as a client sees it. While it waits, what should run before it is seen to run."""
-        standing = await self._standing(turn_id)
-        if standing.status is TurnStatus.QUEUED:
-            await self._nudge(standing.record)
-        return await self._view(standing)
+    async def facts(self, turn_id: str) -> TurnFacts:
+        """What the journal has of the latest run of the turn."""
+        return await self._journal.get(turn_id)
+
+    async def view(self, turn_id: str, *, with_content: bool = False) -> Turn:
+        """The turn as a client sees it. While it waits, what should run before it is seen to run.
+
+        `with_content`: with its text, and the arguments and answers of its calls.
+        """
+        snapshot = await self._snapshot(turn_id)
+        if snapshot.status is TurnStatus.QUEUED:
+            await self._ensure_queued(snapshot)
+        return await self._view(snapshot, with_content=with_content)
+
+    async def look(self, turn_id: str, *, with_content: bool = False) -> Turn | None:
+        """As `view`, without a hand in what waits; None for an unknown turn."""
+        try:
+            return await self._view(await self._snapshot(turn_id), with_content=with_content)
+        except TerminalError as error:
+            if error.kind != "not_found":
+                raise
+            return None
 
     async def cancel(self, turn_id: str) -> Turn:
-        """End the turn without a reply. Once its reply is being saved it can only complete: then `ended` as well."""
-        record = await self._services.records.change(turn_id, _with_cancel_requested)
-        await self._take_from_queue(record)
-        return await self._ended_by_cancel(turn_id)
+        """End the turn without a reply. With its reply it can only complete: then `ended`.
+
+        Raises TerminalError (kind `merged`) if another turn has taken its message up.
+        """
+        facts = await self._journal.get(turn_id)
+        if facts.outcome is not None and facts.outcome.status is not TurnStatus.CANCELLED:
+            raise TerminalError(f"turn {turn_id!r} has ended: it is {facts.outcome.status}", kind="ended")
+        if not isinstance(await self._abandoned.cancel(facts.run), Cancelled):
+            raise TerminalError(f"turn {turn_id!r} is ending: it has a reply or has failed", kind="ended")
+        return await self.view(turn_id)
+
+    async def recording(self, turn_id: str) -> Recording:
+        """What a replay of the turn needs. Raises as `recording_of`."""
+        return await recording_of(self._journal, await self.facts(turn_id))
+
+    async def decide(self, turn_id: str, call_id: str, given: ApprovalDecision) -> Turn:
+        """Decide about a call that the turn waits for; the same again changes nothing.
+
+        Raises TerminalError: `not_found` for another call, `decided` if it was decided otherwise.
+        """
+        facts = await self._journal.get(turn_id)
+        run, calls = facts.run, await calls_of(self._journal, facts.run)
+        if call_id not in {one.call_id for pause in pauses_of(calls) for one in pause.asked}:
+            raise TerminalError(f"turn {turn_id!r} does not wait for a call {call_id!r}", kind="not_found")
+        ours = Decision(decision=given.decision, reason=given.reason, at=to_wire(utc_now()))
+        key = decision_key(run, call_id)
+        decision: Decision | None
+        if facts.outcome is None:
+            decision = await self._journal.write(key, ours)
+        else:
+            decision = (await self._journal.read_all({key: Decision})).get(key)
+        if decision is None:
+            raise TerminalError(
+                f"turn {turn_id!r} has ended: it is {facts.outcome and facts.outcome.status}", kind="ended"
+            )
+        if decision.decision != ours.decision:
+            raise TerminalError(f"the call {call_id!r} was decided: {decision.decision}", kind="decided")
+        if facts.outcome is None:
+            await self._workflows.raise_event(run.instance_id, DECIDED_EVENT)
+        return await self.view(turn_id)
+
+    async def asked_at(self, run: TurnRun, call_id: str) -> int | None:
+        """The number of the call by which `run` stopped to ask about that one; None if it did not."""
+        for number, call in enumerate(await calls_of(self._journal, run), start=1):
+            if any(one.call_id == call_id for pause in pauses_of([call]) for one in pause.asked):
+                return number
+        return None
 
     async def pause(self, turn_id: str) -> Turn:
-        """Hold the turn, and with it its session, until it is resumed. What a step is doing now goes on."""
-        return await self._hold(turn_id, paused=True)
+        """Hold the turn, and with it its session, until it is resumed. What a step is doing now is done first."""
+        snapshot = await self._unended(turn_id)
+        if snapshot.status is TurnStatus.PAUSED:
+            return await self._view(snapshot)
+        if not (snapshot.is_head and snapshot.workflow):
+            await self._queue.hold(snapshot.run, paused=True)
+            # Looked at after the session is written: who starts the turn meanwhile sees that it is held.
+            snapshot = await self._unended(turn_id)
+        if snapshot.is_head and snapshot.workflow:
+            await self._pause_running(snapshot.run)
+        return await self.view(turn_id)
 
     async def resume(self, turn_id: str) -> Turn:
-        """Let a held turn go on; nothing for one that is not held."""
-        return await self._hold(turn_id, paused=False)
+        """Let a held turn run again; nothing for one that is not held."""
+        snapshot = await self._unended(turn_id)
+        if snapshot.status is TurnStatus.PAUSED:
+            session = await self._queue.hold(snapshot.run, paused=False)
+            await self._workflows.resume(snapshot.run.instance_id)
+            if session.head is not None and session.head.is_of(snapshot.run):
+                await self._queue.start_head(session, snapshot.run.accepted.session_id)
+            snapshot = await self._snapshot(turn_id)
+        return await self._view(snapshot)
 
     async def rerun(self, turn_id: str) -> Turn:
-        """Put a failed turn to the end of its session, to begin again at the step that failed.
+        """Put a failed turn to the end of its session, to begin again as a run of its own, with a fresh context.
 
-        Where other turns were accepted since, its context is fetched anew: it must see them.
+        The place is written before the fact that the run was asked for, which its workflow writes as well: a crash in
+        between leaves either nothing or a run that needs nobody. It counts as an open turn of the user, before it is
+        asked for: TransientError (kind `too_many_open`) if there are too many.
         """
-        for _ in range(MAX_CONFLICTS):
-            standing = await self._standing(turn_id)
-            outcome = standing.record.outcome
-            if outcome is None or outcome.status is not TurnStatus.FAILED:
-                raise TerminalError(f"turn {turn_id!r} has not failed: it is {standing.status}", kind="not_failed")
-            rerun, session = await self._rerun_of(standing)
-            saves = [
-                save_record(rerun, etag=standing.etag),
-                save_session(rerun.session_id, session, standing.stored.etag),
-            ]
-            try:
-                await self._services.dapr.transact(saves)
-            except ConflictError:
-                continue
-            await self._nudge(rerun)
-            return await self.view(turn_id)
-        raise TransientError(f"turn {turn_id!r} is changed too often at once", kind="conflict")
+        snapshot = await self._snapshot(turn_id)
+        outcome = snapshot.facts.outcome
+        if outcome is None or outcome.status is not TurnStatus.FAILED:
+            raise TerminalError(f"turn {turn_id!r} has not failed: it is {snapshot.status}", kind="not_failed")
+        self._limiter.refuse_more()
+        run = TurnRun(turn_id, snapshot.run.number + 1, snapshot.run.accepted)
+        await self._indexes.open_again(run)
+        await keep_steps(self._journal, self._workflows, snapshot.facts)
+        await self._journal.open_again(run)
+        await self._queue.enter(run, is_new=False)
+        await self._journal.ask(run)
+        return await self.view(turn_id)
 
-    async def _rerun_of(self, standing: _Standing) -> tuple[TurnRecord, Session]:
-        record, session = standing.record, standing.stored.session
-        changed, place = session.appended(record.turn_id)
-        moved_on = session.next_sequence > record.sequence + 1
-        past = (await self._view(standing)).steps
-        rerun = record.model_copy(
-            update={
-                "run": record.run + 1,
-                "sequence": place.sequence,
-                "from_step": FETCH_CONTEXT if moved_on else record.outcome and record.outcome.step,
-                "context": None if moved_on else record.context,
-                "outcome": None,
-                "cancel_requested": False,
-                "past_steps": past,
-                "purged": False,
-            }
-        )
-        return rerun, changed
-
-    async def _hold(self, turn_id: str, *, paused: bool) -> Turn:
-        for _ in range(MAX_CONFLICTS):
-            standing = await self._standing(turn_id)
-            if standing.status.ended:
-                raise _has_ended(standing)
-            record, session = standing.record, standing.stored.session
-            if (standing.status is TurnStatus.PAUSED) is paused:
-                return await self._view(standing)
-            place = session.place_of(turn_id)
-            if place is not None and place.paused is not paused and not (paused and await self._runs(record)):
-                changed = session.with_paused(turn_id, paused=paused)
-                try:
-                    await self._services.dapr.save_state(save_session(record.session_id, changed, standing.stored.etag))
-                except ConflictError:
-                    continue
-                await self._services.hand_over.start_head(changed, perhaps_started=True)
-            # Looked at after the session is written: whoever starts the turn meanwhile looks the other way round.
-            if await self._runs(record):
-                await (self._pause_running(record) if paused else self._services.instances.resume(record.instance_id))
-            return await self.view(turn_id)
-        raise TransientError(f"turn {turn_id!r} is changed too often at once", kind="conflict")
-
-    async def _runs(self, record: TurnRecord) -> bool:
-        return await self._services.instances.state(record.instance_id) is not None
-
-    async def _pause_running(self, record: TurnRecord) -> None:
+    async def _pause_running(self, run: TurnRun) -> None:
         """Suspend the turn's workflow, unless it ends the turn already: then the turn would end and never be over."""
-        await self._services.instances.pause(record.instance_id)
-        if is_ending(await self._services.instances.history(record.instance_id)):
-            await self._services.instances.resume(record.instance_id)
-            raise TerminalError(f"turn {record.turn_id!r} is ending", kind="ended")
+        await self._workflows.pause(run.instance_id)
+        if is_ending(await self._workflows.history(run.instance_id)):
+            await self._queue.hold(run, paused=False)
+            await self._workflows.resume(run.instance_id)
+            raise TerminalError(f"turn {run.turn_id!r} is ending", kind="ended")
 
-    async def _take_from_queue(self, record: TurnRecord) -> None:
-        """A turn without a workflow ends here; one with a workflow is told, and ends itself."""
-        if await self._services.instances.state(record.instance_id) is None:
-            await end_turn_in_session(self._services, record.turn_id, TurnStatus.CANCELLED)
-        await self._services.instances.request_cancel(record.instance_id)
-
-    async def _ended_by_cancel(self, turn_id: str) -> Turn:
-        await self.wait(turn_id, _CANCEL_WAIT_S)
-        standing = await self._standing(turn_id)
-        if standing.status is TurnStatus.CANCELLED:
-            return await self._view(standing)
-        if standing.status.ended:
-            raise _has_ended(standing)
-        if self._waiters_released:
-            raise TransientError(f"turn {turn_id!r} is cancelled after the next start", kind="stopping")
-        raise TerminalError(f"the reply of turn {turn_id!r} is being saved: it can only complete", kind="ended")
-
-    async def _nudge(self, record: TurnRecord) -> None:
-        """Start what should run and does not, after a crash between two writes."""
+    async def _ensure_queued(self, snapshot: _Snapshot) -> None:
+        """Finish what a crash between two writes left: a run without a place, a head without a workflow."""
+        run = snapshot.run
         try:
-            stored = await self._services.sessions.get(record.session_id, record.user_id)
-            await self._services.hand_over.start_head(stored.session, perhaps_started=True)
+            if snapshot.session.place_of(run) is None and snapshot.workflow is None:
+                await self._queue.enter(run, is_new=False)
+            await self._abandoned.ensure_head_runs(run.accepted.session_id, run.accepted.user_id)
         except TransientError as error:
-            log.warning("turn_not_started", extra={"turn_id": record.turn_id, "reason": error.message})
+            log.warning("turn_not_started", extra={"turn_id": run.turn_id, "reason": error.message})
+        except TerminalError:
+            raise unknown_turn(run.turn_id) from None  # it is refused now: nobody had heard that it was accepted
 
-    async def _standing(self, turn_id: str) -> _Standing:
-        found = await self._services.records.get(turn_id)
-        record = found.record
-        stored = await self._services.sessions.get(record.session_id, record.user_id)
-        workflow = None if record.outcome else await self._services.instances.state(record.instance_id)
-        if workflow is not None and has_ended(workflow):
-            await self._services.hand_over.end_abandoned(record, workflow)
-            return await self._standing(turn_id)
-        return _Standing(record, found.etag, stored, status_of(record, stored.session, workflow))
+    async def _unended(self, turn_id: str) -> _Snapshot:
+        snapshot = await self._snapshot(turn_id)
+        if snapshot.status.ended:
+            raise TerminalError(f"turn {turn_id!r} has ended: it is {snapshot.status}", kind="ended")
+        return snapshot
 
-    async def _view(self, standing: _Standing) -> Turn:
-        record = standing.record
-        history = [] if record.purged else await self._services.instances.history(record.instance_id)
-        return view_of(record, standing.status, history)
+    async def _snapshot(self, turn_id: str) -> _Snapshot:
+        """The turn as it stands; one that its workflow has left is ended before."""
+        while True:
+            facts = await self._journal.get(turn_id)
+            accepted = facts.run.accepted
+            workflow = None if facts.outcome else await self._workflows.state(facts.run.instance_id)
+            if workflow is None or not has_ended(workflow):
+                session = (await self._queue.read(accepted.session_id, accepted.user_id)).value
+                has_left = facts.outcome is None and session.place_of(facts.run) is None
+                if has_left and await self._journal.outcome(facts.run) is not None:
+                    continue  # it has ended between the reads
+                return _Snapshot(facts, session, workflow)
+            if await self._journal.outcome(facts.run) is None:
+                await self._abandoned.end(facts.run, workflow)
 
-
-def _with_cancel_requested(record: TurnRecord) -> TurnRecord | None:
-    if record.outcome is not None and record.outcome.status is not TurnStatus.CANCELLED:
-        raise TerminalError(f"turn {record.turn_id!r} has ended: it is {record.outcome.status}", kind="ended")
-    return None if record.cancel_requested else record.model_copy(update={"cancel_requested": True})
-
-
-def _has_ended(standing: _Standing) -> TerminalError:
-    return TerminalError(f"turn {standing.record.turn_id!r} has ended: it is {standing.status}", kind="ended")
+    async def _view(self, snapshot: _Snapshot, *, with_content: bool = False) -> Turn:
+        facts = snapshot.facts
+        history = [] if facts.steps is not None else await self._workflows.history(facts.run.instance_id)
+        turn = view_of(facts, snapshot.session, snapshot.workflow, history)
+        turn.text = facts.run.accepted.text if with_content else None
+        if snapshot.status is not TurnStatus.QUEUED:
+            turn.calls = await shown_calls(self._journal, facts, with_content=with_content)
+        if snapshot.status is TurnStatus.WAITING:
+            turn.approvals = await shown_approvals(self._journal, facts.run)
+        return turn

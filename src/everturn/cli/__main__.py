@@ -1,4 +1,4 @@
-"""`python -m everturn.cli`, where the command `everturn` is not installed."""
+"""`python -m everturn.cli`, if the command `everturn` is not installed."""
 
 import sys
 

@@ -12,14 +12,14 @@ from everturn.errors import StartError
 
 log = logging.getLogger(__name__)
 
-# Its input ends when the runtime is gone, however that came; then it ends the group that it was told before.
+# Its input ends when the runtime is gone, whatever ended it; then it ends the group that it was given before.
 _WATCH = 'read -r group || exit 0; read -r _; kill -s KILL -- "-$group"'
 
 
 class AppProcess:
     """A command in a session of its own, so that what it has started can be ended with it.
 
-    A watcher beside it ends them where this process cannot any more: a shell that waits for the end of a pipe, which is
+    A watcher beside it ends them if this process no longer can: a shell that waits for the end of a pipe, which is
     the same on Linux and macOS, and reaches what the command has started. Not reached is what has made itself a session
     of its own, and the command itself in the instant between its start and the watcher's hearing of it.
     """
@@ -30,7 +30,7 @@ class AppProcess:
 
     @classmethod
     async def start(cls, command: Sequence[str], environment: Mapping[str, str]) -> "AppProcess":
-        """`command`, with `environment` beside that of this process. Raises StartError where it cannot be run."""
+        """`command`, with `environment` beside that of this process. Raises StartError if it cannot be run."""
         watcher = await _start_watcher()
         try:
             process = await asyncio.create_subprocess_exec(
@@ -45,7 +45,7 @@ class AppProcess:
         return cls(process, watcher)
 
     async def ended(self) -> int:
-        """Its exit code, once it has ended; 128 and the signal's number where a signal ended it, as shells have it."""
+        """Its exit code, once it has ended; 128 and the signal's number if a signal ended it, as shells have it."""
         code = await self._process.wait()
         return code if code >= 0 else 128 - code
 

@@ -1,14 +1,14 @@
-"""What `everturn up` tells a person: addresses, folder, model, what was resumed, and one line to try."""
+"""What `everturn up` shows a person: addresses, folder, model, what was resumed, and one line to try."""
 
 import asyncio
 import os
 import sys
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from everturn import __version__
-from everturn.models.build import model_name
-from everturn.models.endpoint import endpoint_of
-from everturn.settings import Settings
+from everturn.models.endpoint import endpoint_of, model_name
+from everturn.settings import GEMINI_BASE_URL, Settings
 
 _REACH_LIMIT_S = 3.0
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - shown to a person, not listened on
@@ -20,18 +20,18 @@ def address(host: str, port: int) -> str:
     return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
 
 
-def print_banner(settings: Settings, *, resumed: int) -> None:
+def print_banner(settings: Settings, *, components: Path | None, resumed: int) -> None:
+    """What runs, and a line to try. `components`: the folder of component files, None for the built-in ones."""
     endpoint = endpoint_of(settings)
-    # Of the base URL only the host: it can hold a password.
-    where = (
-        f"at {urlsplit(endpoint.base_url).hostname}" if endpoint else "(GEMINI_API_KEY or EVERTURN_MODEL_* set another)"
-    )
+    at = f"at {endpoint.origin}" if endpoint else "(GEMINI_API_KEY or EVERTURN_MODEL_* set another)"
     chat = address(settings.host, settings.chat_port)
     _say(f"Everturn {__version__} is running as process {os.getpid()}. Ctrl-C stops it.")
     _say(f"  chat service    {chat}  (API: {chat}/docs)")
     _say(f"  memory service  {address(settings.host, settings.memory_port)}")
     _say(f"  data folder     {settings.data_dir.resolve()}")
-    _say(f"  model           {model_name(settings)} {where}")
+    if components is not None:
+        _say(f"  components      {components.resolve()}")
+    _say(f"  model           {model_name(settings)} {at}")
     _say(f"  resumed {resumed} unfinished turns")
     _say("Try:")
     _say(
@@ -45,19 +45,28 @@ def print_slow_start(settings: Settings) -> None:
 
 
 async def print_model_warning(settings: Settings) -> None:
-    """Say so where the model's endpoint does not answer; it may come back, and turns wait for it."""
+    """Say so if the model's endpoint, or the proxy on the way, does not answer; it may come back, and turns wait."""
     endpoint = endpoint_of(settings)
     if endpoint is None:
         return
-    url = urlsplit(endpoint.base_url)
+    proxy = endpoint.proxy
+    url = urlsplit(proxy or endpoint.base_url)
     port = url.port or (443 if url.scheme == "https" else 80)
     try:
         async with asyncio.timeout(_REACH_LIMIT_S):
             _, writer = await asyncio.open_connection(url.hostname, port)
         writer.close()
     except OSError:  # TimeoutError is one
+        what = (
+            f"the proxy {url.hostname}:{port} on the way to the model endpoint {endpoint.origin}"
+            if proxy
+            else (f"the model endpoint {endpoint.origin}")
+        )
+        check = "HTTPS_PROXY and NO_PROXY" if proxy else "EVERTURN_MODEL_BASE_URL, and whether the endpoint runs"
+        if endpoint.base_url == GEMINI_BASE_URL and not proxy:
+            check = "the network, and whether it needs HTTPS_PROXY"
         print(
-            f"warning: the model endpoint at {url.hostname} cannot be reached; turns wait and retry until it can",
+            f"warning: {what} cannot be reached: check {check}; turns wait and retry until it can",
             file=sys.stderr,
             flush=True,
         )

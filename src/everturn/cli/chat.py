@@ -1,118 +1,159 @@
-"""`everturn chat`: a small terminal client. Each message has an Idempotency-Key, so asking again is always safe."""
+"""`everturn chat`: a conversation with a running chat service."""
 
 import contextlib
-import sys
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
 
 import httpx2
+from rich.console import Console
+from rich.table import Table
 
-from everturn.cli.requests import open_client, problem, send
-from everturn.contracts.ids import new_id
-from everturn.errors import EverturnError, TransientError
+from everturn.cli.client import answer_to, note, open_client, plain
+from everturn.cli.conversation import TURN_FAILED, Conversation
+from everturn.cli.screen import Lines, Terminal, is_terminal, shell
+from everturn.cli.turns import print_turn
+from everturn.contracts.chat import SessionList
+from everturn.contracts.fields import new_id
+from everturn.errors import EverturnError, TerminalError, TransientError
 
-# Seconds that a reply is asked for again after the service went away: a restart takes a few.
-_PATIENCE_S = 60.0
-_PAUSE_S = 0.5
+_HELP = """\
+/turn            where the last turn stands, step by step
+/retry           send the last message again if it was not taken, or run its failed turn again
+/sessions [ID]   your conversations; with an id, go on in that one
+/quit            leave; Ctrl-D and Ctrl-C do the same
+A message that begins with a slash: write it with two."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChatOptions:
-    """`message`: the one to send, or None for a conversation; `url`: where the chat service is, or None."""
+    """`user_id`: None for who is signed in. `message`: the one to send, or None for a conversation.
 
-    user_id: str
+    `url`: where the chat service is, or None for what the settings say. `as_json`: print each turn as a line of JSON.
+    """
+
+    user_id: str | None
     session_id: str | None
     message: str | None
     url: str | None
+    as_json: bool = False
 
 
 def run_chat(options: ChatOptions) -> None:
-    """Talk until the input ends, or send the one message. Replies go to stdout, all else to stderr.
+    """Talk until the input ends, or send the one message. Without a terminal, replies go to stdout, all else to stderr.
 
-    Raises SettingError, TransientError where the service cannot be reached, TerminalError where it refuses.
+    Raises SettingError, TransientError if the service cannot be reached, TerminalError if it refuses or a turn ends
+    without a reply.
     """
+    terminal = Terminal(Console(highlight=False)) if is_terminal() and not options.as_json else None
+    screen = terminal or Lines(as_json=options.as_json)
     with open_client(options.url) as client:
-        conversation = _Conversation(client, options.user_id, options.session_id or new_id())
-        if options.message is not None:
-            print(printable(conversation.say(options.message)), flush=True)
-            note(f"session: {conversation.session_id}")
-            return
-        _converse(conversation)
-
-
-def _converse(conversation: "_Conversation") -> None:
-    with contextlib.suppress(ImportError):
-        import readline  # noqa: F401, PLC0415 - gives input() line editing
-    note(f"session: {conversation.session_id} (Ctrl-D ends)")
-    while True:
+        conversation = Conversation(client, options.user_id, options.session_id or new_id(), screen)
         try:
-            text = input("you> " if sys.stdin.isatty() else "")
-        except EOFError:
-            return
-        if not text.strip():
-            continue
-        try:
-            print(printable(conversation.say(text)), flush=True)
-        except EverturnError as error:
-            if not sys.stdin.isatty():
-                raise
-            note(error.message)
+            if options.message is not None:
+                with terminal.showing() if terminal else contextlib.nullcontext():
+                    conversation.say(options.message)
+                note(f"session: {conversation.session_id}")
+                note(f"turn: {conversation.turn_id}")
+            elif terminal is not None:
+                _Prompt(client, conversation, terminal, options).run()
+            else:
+                _read_lines(conversation)
+        except KeyboardInterrupt:
+            if terminal is not None:
+                print()  # behind the prompt
+            _say_how_to_go_on(conversation, options)
 
 
-class _Conversation:
-    """One user's session with the chat service."""
+def _read_lines(conversation: Conversation) -> None:
+    note(f"session: {conversation.session_id}")
+    while (text := _line("")) is not None:
+        if text.strip():
+            conversation.say(text)
 
-    def __init__(self, client: httpx2.Client, user_id: str, session_id: str) -> None:
+
+def _minute(at: str) -> str:
+    """A time of the service as the clock here shows it."""
+    return f"{datetime.fromisoformat(at).astimezone():%Y-%m-%d %H:%M}"
+
+
+def _line(prompt: str) -> str | None:
+    """What is typed; None at the end of the input."""
+    try:
+        return input(prompt)
+    except EOFError:
+        return None
+
+
+def _say_how_to_go_on(conversation: Conversation, options: ChatOptions) -> None:
+    if conversation.is_running:
+        note(f"turn {conversation.turn_id} goes on: {shell('turns', 'show', str(conversation.turn_id))}")
+    user = () if options.user_id is None else ("--user", options.user_id)
+    url = () if options.url is None else ("--url", options.url)
+    note(f"to go on: {shell('chat', *user, '--session', conversation.session_id, *url)}")
+
+
+class _Prompt:
+    """A person who types messages and commands."""
+
+    def __init__(
+        self, client: httpx2.Client, conversation: Conversation, terminal: Terminal, options: ChatOptions
+    ) -> None:
         self._client = client
-        self._user_id = user_id
-        self.session_id = session_id
+        self._conversation = conversation
+        self._terminal = terminal
+        self._options = options
+        self._console = Console(highlight=False)
 
-    def say(self, text: str) -> str:
-        """The reply to `text`. Raises as `run_chat`."""
-        body = {"user_id": self._user_id, "text": text, "metadata": {"session_id": self.session_id}}
-        request = self._client.build_request("POST", "/chat/", json=body, headers={"Idempotency-Key": new_id()})
-        reply = self._ask(request)
-        if reply["degraded"]:
-            note(f"answered without: {', '.join(reply['degraded'])}")
-        return str(reply["reply"])
-
-    def _ask(self, request: httpx2.Request) -> dict[str, Any]:
-        """Ask until there is a reply: the same key is the same turn, also over a restart of the service."""
-        give_up_at: float | None = (
-            None  # None until the service has been reached once: before that it is just not there
-        )
-        while True:
-            try:
-                response = send(self._client, request)
-            except TransientError as error:
-                give_up_at = self._give_up_at(error, give_up_at)
-                time.sleep(_PAUSE_S)  # noqa: TID251 - nobody can say when a service is back
+    def run(self) -> None:
+        """Until /quit or the end of the input. What goes wrong with one message is said, and the next one may come."""
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401, PLC0415 - gives input() line editing
+        self._terminal.note(f"session: {self._conversation.session_id} (/help lists the commands, /quit leaves)")
+        while (text := _line("you> ")) is not None:
+            word, _, rest = text.strip().partition(" ")
+            if word == "/quit":
+                break
+            if not word:
                 continue
-            if response.status_code == 200:
-                return dict(response.json())
-            if response.status_code != 202:
-                raise problem(response)
-            note(f"still working on it: {response.headers.get('location', '')}")
-            give_up_at = time.monotonic() + _PATIENCE_S
+            try:
+                self._do(word, rest.strip(), text)
+            except EverturnError as error:
+                self._console.print(plain(error.message), style="red")
+                if isinstance(error, TransientError) or error.kind == TURN_FAILED:
+                    self._terminal.note("/retry tries it again")
+        _say_how_to_go_on(self._conversation, self._options)
 
-    @staticmethod
-    def _give_up_at(error: TransientError, give_up_at: float | None) -> float:
-        """Until when to ask again after `error`. Raises `error` where that is over, or nothing was ever accepted."""
-        if give_up_at is None:
-            if error.kind == "refused":
-                raise error
-            note("the service went away; asking again for the same turn")
-            return time.monotonic() + _PATIENCE_S
-        if time.monotonic() > give_up_at:
-            raise error
-        return give_up_at
+    def _do(self, word: str, rest: str, text: str) -> None:
+        commands: dict[str, Callable[[], None]] = {
+            "/help": lambda: self._console.print(plain(_HELP)),
+            "/turn": lambda: print_turn(self._conversation.look(), self._console),
+            "/retry": lambda: self._show(self._conversation.again),
+            "/sessions": lambda: self._sessions(rest),
+        }
+        if word.startswith("//") or not word.startswith("/"):
+            message = text.replace("//", "/", 1) if word.startswith("//") else text
+            self._show(lambda: self._conversation.say(message))
+        elif word in commands:
+            commands[word]()
+        else:
+            raise TerminalError(f"no command {word!r}: /help lists them")
 
+    def _show(self, work: Callable[[], None]) -> None:
+        with self._terminal.showing():
+            work()
 
-def printable(text: str) -> str:
-    """`text` without the characters that a terminal would obey."""
-    return "".join(char if char in "\n\t" or char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
-
-
-def note(sentence: str) -> None:
-    print(printable(sentence), file=sys.stderr, flush=True)
+    def _sessions(self, wanted: str) -> None:
+        if wanted:
+            self._conversation.go_to(wanted)
+            self._terminal.note(f"session: {wanted}")
+            return
+        query = {"user_id": self._options.user_id} if self._options.user_id is not None else {}
+        listed = answer_to(self._client, self._client.build_request("GET", "/sessions", params=query), SessionList)
+        rows = Table.grid(padding=(0, 2))
+        rows.add_column(no_wrap=True, overflow="fold")
+        rows.add_column(no_wrap=True, overflow="ellipsis")
+        for session in listed.sessions:
+            turns = f"{session.turns} turn{'' if session.turns == 1 else 's'}"
+            rows.add_row(plain(session.session_id), plain(f"{turns}, {_minute(session.last_at)}: {session.title}"))
+        self._console.print(rows if listed.sessions else plain("no conversation yet"))

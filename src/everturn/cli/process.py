@@ -1,13 +1,34 @@
-"""What every long-running command has in common: its loop, the signal that ends it, the time that the end may take."""
+"""What every long-running command shares: its loop, its sockets and web servers, the signal that ends it, and how."""
 
 import asyncio
 import contextlib
+import errno
 import gc
+import ipaddress
 import logging
 import os
+import resource
 import signal
+import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import uvicorn
+import uvloop
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from everturn.cli.bounded_http import BoundedHttp, Connections, bounded_by
+from everturn.errors import SettingError, StartError
+from everturn.settings import Settings
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -17,6 +38,14 @@ _YOUNG_OBJECTS, _YOUNG_COLLECTIONS, _OLDER_COLLECTIONS = 20_000, 10, 10
 # Seconds that a resumed workflow takes, and the longest time without the collector.
 _RESUME_S = 0.001
 _MOST_RESUME_S = 20.0
+BACKLOG = 2048
+# Of the time for a graceful stop: so long requests may wait for their turns, then they are answered with where to look;
+_SHARE_OF_WAITERS = 0.6
+# so long they have to be answered; the rest is for the work behind them.
+_SHARE_OF_REQUESTS = 0.8
+_MOST_OPEN_FILES = 65_536
+# Of the open files, what is not for connections, at most; and how many listeners a process has.
+_SPARE_FILES, _LISTENERS = 1_024, 2
 
 
 class Deadline:
@@ -41,7 +70,7 @@ def stop_signal() -> asyncio.Event:
 
     def interrupted() -> None:
         if stopping.is_set():
-            end_at_once()
+            force_exit()
         stopping.set()
 
     loop = asyncio.get_running_loop()
@@ -50,7 +79,7 @@ def stop_signal() -> asyncio.Event:
     return stopping
 
 
-def end_at_once() -> None:
+def force_exit() -> None:
     """End without waiting for anything: what is acknowledged is on disk, and the next start resumes the rest."""
     log.warning("ended_at_once")
     for stream in (sys.stdout, sys.stderr):
@@ -59,21 +88,19 @@ def end_at_once() -> None:
     os._exit(_EXIT_AT_ONCE)
 
 
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's, where there is one for this system; None stands for Python's own."""
-    try:
-        import uvloop  # noqa: PLC0415 - there is none for Windows
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
+def run(command: Coroutine[Any, Any, T]) -> T:
+    """The result of a long-running command, in a loop of its own."""
+    allow_many_connections()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(command)
 
 
-def spare_collector(*, resumed: int = 0) -> None:
+def freeze_gc(*, resumed: int = 0) -> None:
     """What the start has made stays for good: let the garbage collector pass it over, and look at the rest less often.
 
     A collection stops the loop, and one of everything takes a tenth of a second here. What a turn leaves behind is
     freed without it, cycles aside (https://docs.python.org/3/library/gc.html#gc.freeze). While `resumed` workflows come
-    to where they were, all that is made is needed: it would be looked through several times for nothing.
+    back to their state, all that is made is needed: it would be looked through several times for nothing.
     """
     gc.collect()
     gc.freeze()
@@ -82,3 +109,170 @@ def spare_collector(*, resumed: int = 0) -> None:
         asyncio.get_running_loop().call_later(min(resumed * _RESUME_S, _MOST_RESUME_S), gc.enable)
     else:
         gc.enable()
+
+
+def check_who_may_call(settings: Settings) -> None:
+    """As `who_may_call`; its warning goes to stderr."""
+    if warning := who_may_call(settings):
+        print(f"warning: {warning}", file=sys.stderr, flush=True)
+
+
+def who_may_call(settings: Settings) -> str | None:
+    """A warning if others than this machine's programs reach the services and nobody signs in; None if all is well.
+
+    Raises SettingError if EVERTURN_AUTH does not say `none` in so many words.
+    """
+    if settings.auth != "none" or _is_loopback(settings.host):
+        return None
+    if "auth" not in settings.model_fields_set:
+        raise SettingError(
+            f"EVERTURN_HOST is {settings.host!r}, and whoever reaches it could be any user: set EVERTURN_AUTH to "
+            "header or jwt, or to none if only those reach it who may be"
+        )
+    return f"EVERTURN_AUTH is none and EVERTURN_HOST is {settings.host}: whoever reaches it can be any user"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (socket.gaierror, UnicodeError):
+        return True  # no address at all: `listen` says so
+    return all(ipaddress.ip_address(address[0]).is_loopback for *_, address in found)
+
+
+def listen(host: str, port: int, setting: str) -> socket.socket:
+    """A listening socket; from now on nobody else can have the port. `setting` is the name of the port's setting.
+
+    Raises StartError if the port is taken or not allowed, SettingError if `host` is no address of this machine.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except (socket.gaierror, UnicodeError) as error:
+        raise SettingError(f"EVERTURN_HOST: {host!r} is no address that can be listened on") from error
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise _refusal(error, host, port, setting) from error
+    listener.setblocking(False)
+    return listener
+
+
+def allow_many_connections() -> None:
+    """Raise the limit of open files as far as this process may: each connection is one, and many systems give 1,024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_OPEN_FILES)
+    with contextlib.suppress(OSError, ValueError):  # not allowed: then the limit stays what it was
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _refusal(error: OSError, host: str, port: int, setting: str) -> StartError | SettingError:
+    match error.errno:
+        case errno.EADDRINUSE:
+            return StartError(
+                f"port {port} is taken: stop the program that listens on it, or set {setting} to another port"
+            )
+        case errno.EACCES:
+            return StartError(f"port {port} is not allowed for this user: set {setting} to a port above 1023")
+        case errno.EADDRNOTAVAIL:
+            return SettingError(f"EVERTURN_HOST: {host!r} is no address of this machine")
+        case _:
+            return StartError(f"cannot listen on {host!r}, port {port}: {error.strerror}")
+
+
+Refused = Callable[[str], None]
+
+
+def refusals(registry: CollectorRegistry) -> Refused:
+    """Counts in `registry` what listeners refuse, by the reason."""
+    refused = Counter(
+        "everturn_connections_refused",
+        "Connections refused, by reason: full, slow, silent, unread, head, malformed.",
+        ["reason"],
+        registry=registry,
+    )
+    return lambda reason: refused.labels(reason).inc()
+
+
+def bounded(refused: Refused = lambda _: None) -> type[BoundedHttp]:
+    """The protocol of one listener of this process; `refused` hears of what it refuses.
+
+    Two listeners share the descriptors, and leave some for files and for calls of others.
+    """
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = _MOST_OPEN_FILES if files == resource.RLIM_INFINITY else files
+    spare = min(_SPARE_FILES, files // 4)
+    limit = max(1, (files - spare) // _LISTENERS)
+    return bounded_by(Connections(limit, refused))
+
+
+def metrics_alone(registry: CollectorRegistry) -> ASGIApp:
+    """`GET /metrics` of `registry`, and 404 for the rest."""
+
+    async def metrics(_: Request) -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    return Starlette(routes=[Route("/metrics", metrics)])
+
+
+class _Server(uvicorn.Server):
+    """One of several servers of a process, which handles the signals itself."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@dataclass(slots=True)
+class WebServer:
+    """Serves `app` on `listener`, whose lifespan is already running, until `stop`. `protocol` has its limits."""
+
+    app: ASGIApp
+    listener: socket.socket
+    protocol: type[BoundedHttp] = field(default_factory=bounded)
+    _server: uvicorn.Server | None = None
+    _task: "asyncio.Task[None] | None" = None
+
+    def start(self) -> None:
+        config = uvicorn.Config(
+            self.app,
+            http=self.protocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            backlog=BACKLOG,
+        )
+        self._server = _Server(config)
+        self._task = asyncio.create_task(self._server.serve(sockets=[self.listener]), name="web-server")
+
+    async def stop(self, limit_s: float) -> None:
+        """Take no new requests, give the running ones up to `limit_s` seconds, cut off the rest."""
+        if self._server is None or self._task is None:
+            self.listener.close()
+            return
+        # uvicorn hands it on to asyncio.wait_for, which takes fractions of a second.
+        self._server.config.timeout_graceful_shutdown = limit_s  # type: ignore[assignment]
+        self._server.should_exit = True
+        await self._task
+
+
+async def stop_servers(servers: Sequence[WebServer], deadline: Deadline, release_waiters: Callable[[], None]) -> None:
+    """Begin the graceful stop that `deadline` limits: answer what is under way, take no more.
+
+    When it is over the process ends, whatever is still at work. `release_waiters` answers requests that wait for turns.
+    """
+    log.info("stopping", extra={"limit_s": deadline.left_s()})
+    loop = asyncio.get_running_loop()
+    loop.call_later(deadline.left_s() * _SHARE_OF_WAITERS, release_waiters)
+    loop.call_later(deadline.left_s(), force_exit)
+    deadline.begin()
+    await asyncio.gather(*(server.stop(deadline.left_s() * _SHARE_OF_REQUESTS) for server in servers))
+    log.info("requests_ended")

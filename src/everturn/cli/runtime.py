@@ -7,25 +7,44 @@ Without `--app-id` it is the sidecar of both services; with it, that of one app,
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from prometheus_client import CollectorRegistry
+
+from everturn import logs
 from everturn.cli.app_process import AppProcess
+from everturn.cli.app_watch import watch_port, watch_worker
 from everturn.cli.banner import address
-from everturn.cli.listeners import WebServer, allow_many_connections, listen
-from everturn.cli.peer_socket import among_neighbours
-from everturn.cli.process import Deadline, end_at_once, loop_factory, spare_collector, stop_signal
+from everturn.cli.process import (
+    BACKLOG,
+    Deadline,
+    Refused,
+    WebServer,
+    bounded,
+    force_exit,
+    freeze_gc,
+    listen,
+    metrics_alone,
+    refusals,
+    run,
+    stop_signal,
+)
 from everturn.contracts.events import CHAT_APP_ID, MEMORY_APP_ID
-from everturn.errors import SettingError
-from everturn.runtime.embedded import EmbeddedRuntime, RuntimeOptions
-from everturn.runtime.grpc_app import GrpcAppTransport
-from everturn.runtime.peers import PeerFolder
-from everturn.runtime.served_app import ServedApp
+from everturn.dapr.pages import AllowedPages
+from everturn.dapr.wire import HttpTransport, Transport
+from everturn.errors import SettingError, StartError
+from everturn.runtime.clock import SystemClock
+from everturn.runtime.database.database import DATABASE_FILE
+from everturn.runtime.embedded import EmbeddedRuntime, RuntimeOptions, ServedApp
+from everturn.runtime.grpc.app import GrpcAppTransport
+from everturn.runtime.peers.folder import PeerFolder
+from everturn.runtime.peers.router import PeerRouter
 from everturn.settings import Settings
-from everturn.sidecar.http_transport import HttpTransport
-from everturn.sidecar.wire import Transport
 
 log = logging.getLogger(__name__)
 
@@ -36,18 +55,12 @@ _SHARE_OF_APP = 0.8
 # Seconds for requests that are under way when everything behind them has stopped.
 _GOODBYE_S = 1.0
 _LAST_PORT = 65_535
-_LOG_LEVELS = {
-    "debug": logging.DEBUG,
-    "info": logging.INFO,
-    "warn": logging.WARNING,
-    "error": logging.ERROR,
-    "fatal": logging.CRITICAL,
-}
+_SOCKET_FOLDER_PREFIX, _SOCKET_NAME = "everturn-", "runtime.sock"
 
 
 @dataclass(frozen=True, slots=True)
 class RuntimeCommand:
-    """What the command line says. A port is None where it is not given; `command` may be empty."""
+    """What the command line says. A port is None if it is not given; `command` may be empty."""
 
     app_id: str | None = None
     app_port: int | None = None
@@ -56,13 +69,14 @@ class RuntimeCommand:
     grpc_port: int | None = None
     resources_path: Path | None = None
     configuration: Path | None = None
-    log_level: str = "info"
+    metrics_port: int | None = None
+    log_level: str | None = None
     command: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class _App:
-    """An app and the ports of its sidecar; 0 where the system is to choose."""
+    """An app and the ports of its sidecar; 0 if the system is to choose."""
 
     app_id: str
     port: int | None
@@ -76,25 +90,33 @@ class _Listening:
     """A sidecar that is ready, at the ports that it has in the end."""
 
     app: ServedApp
+    app_port: int | None
     web: WebServer
     http_port: int
     grpc_port: int
+
+    def watch(self, stack: contextlib.AsyncExitStack) -> None:
+        """Look for the app and its worker until `stack` ends."""
+        watches = [watch_worker(self.app, self.grpc_port)]
+        if self.app_port is not None:
+            watches.append(watch_port(self.app, self.app_port))
+        for watch in watches:
+            stack.callback(asyncio.create_task(watch, name=f"watch of {self.app.app_id}").cancel)
 
     async def stop(self, limit_s: float) -> None:
         await asyncio.gather(self.web.stop(limit_s), self.app.grpc.stop(limit_s))
 
 
 def run_runtime(settings: Settings, command: RuntimeCommand) -> int:
-    """Run until SIGTERM or Ctrl-C, or until the command has ended; its exit code, 0 where there is none.
+    """Run until SIGTERM or Ctrl-C, or until the command has ended; its exit code, 0 without one.
 
-    Raises SettingError or StartError where it cannot start.
+    Raises SettingError or StartError if it cannot start.
     """
     apps = _apps(settings, command)
-    logging.getLogger("everturn").setLevel(_LOG_LEVELS[command.log_level])
+    if command.log_level is not None:
+        logs.set_level(command.log_level)
     _check_configuration(command.configuration)
-    allow_many_connections()
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(_run(settings, command, apps))
+    return run(_run(settings, command, apps))
 
 
 def _apps(settings: Settings, command: RuntimeCommand) -> list[_App]:
@@ -123,15 +145,18 @@ async def _run(settings: Settings, command: RuntimeCommand, apps: Sequence[_App]
     deadline = Deadline(settings.shutdown_s)
     exit_code = 0
     async with contextlib.AsyncExitStack() as stack:
-        runtime = await EmbeddedRuntime.open(_folder(settings, command), options=_options(settings, command))
+        options, peers = _options(settings, command), _peers(settings, command)
+        runtime = await EmbeddedRuntime.open(_folder(settings, command), options=options, peers=peers)
         stack.push_async_callback(lambda: runtime.stop(deadline.left_s()))
-        sidecars = [await _serve(runtime, app, stack, deadline) for app in apps]
+        refused = _serve_metrics(command, stack, deadline)
+        sidecars = [await _serve(runtime, app, stack, deadline, refused) for app in apps]
         await runtime.start()
-        if command.app_id is not None:
-            neighbours = runtime.join(PeerFolder(settings.data_dir / "apps", command.app_id), command.app_id)
-            await stack.enter_async_context(among_neighbours(neighbours, _GOODBYE_S))
-        spare_collector(resumed=runtime.resumed)
-        _say_what_runs(settings, sidecars)
+        if peers is not None:
+            await stack.enter_async_context(serve_peers(runtime, peers, _GOODBYE_S))
+        freeze_gc(resumed=runtime.resumed)
+        _print_what_runs(settings, sidecars)
+        for sidecar in sidecars:
+            sidecar.watch(stack)
         process = None
         if command.command:
             process = await AppProcess.start(command.command, _environment(apps[0], command, sidecars[0]))
@@ -144,7 +169,7 @@ async def _run(settings: Settings, command: RuntimeCommand, apps: Sequence[_App]
             await stopping
         log.info("stopping", extra={"limit_s": settings.shutdown_s})
         deadline.begin()
-        asyncio.get_running_loop().call_later(settings.shutdown_s, end_at_once)
+        asyncio.get_running_loop().call_later(settings.shutdown_s, force_exit)
         if process is not None:
             await process.stop(deadline.left_s() * _SHARE_OF_APP)  # while it can still finish what it is doing
         connected = any(sidecar.app.worker.connected for sidecar in sidecars)
@@ -155,7 +180,7 @@ async def _run(settings: Settings, command: RuntimeCommand, apps: Sequence[_App]
 
 
 async def _serve(
-    runtime: EmbeddedRuntime, app: _App, stack: contextlib.AsyncExitStack, deadline: Deadline
+    runtime: EmbeddedRuntime, app: _App, stack: contextlib.AsyncExitStack, deadline: Deadline, refused: Refused
 ) -> _Listening:
     listener = stack.enter_context(listen(_HOST, app.http_port, "--dapr-http-port"))
     channel = _channel(app)
@@ -163,10 +188,23 @@ async def _serve(
         stack.push_async_callback(channel.close)
     served = runtime.serve_app(app.app_id, channel)
     grpc_port = await served.grpc.start(_HOST, app.grpc_port)
-    sidecar = _Listening(served, WebServer(served.http, listener), int(listener.getsockname()[1]), grpc_port)
+    http_port = int(listener.getsockname()[1])
+    sidecar = _Listening(served, app.port, WebServer(served.http, listener, bounded(refused)), http_port, grpc_port)
     stack.push_async_callback(lambda: sidecar.stop(min(_GOODBYE_S, deadline.left_s())))
     sidecar.web.start()
     return sidecar
+
+
+def _serve_metrics(command: RuntimeCommand, stack: contextlib.AsyncExitStack, deadline: Deadline) -> Refused:
+    """`/metrics` on a port of its own, if one is given: on the API's ports it would be a route that Dapr has not."""
+    registry = CollectorRegistry()
+    refused = refusals(registry)
+    if command.metrics_port is not None:
+        listener = stack.enter_context(listen(_HOST, command.metrics_port, "--metrics-port"))
+        server = WebServer(metrics_alone(registry), listener, bounded(refused))
+        stack.push_async_callback(lambda: server.stop(min(_GOODBYE_S, deadline.left_s())))
+        server.start()
+    return refused
 
 
 def _channel(app: _App) -> Transport | None:
@@ -176,10 +214,26 @@ def _channel(app: _App) -> Transport | None:
 
 
 def _folder(settings: Settings, command: RuntimeCommand) -> Path:
-    """Both services share the folder of `everturn up`; another app has one of its own in it."""
+    """Both services share the folder of `everturn up`; with --app-id each app has one of its own in it.
+
+    Raises StartError if what was said under `everturn up` would seem to be lost by that.
+    """
     if command.app_id is None:
         return settings.data_dir
-    return PeerFolder(settings.data_dir / "apps", command.app_id).own_folder
+    own, shared = PeerFolder(settings.data_dir / "apps", command.app_id).own_folder, settings.data_dir / DATABASE_FILE
+    if command.app_id in (CHAT_APP_ID, MEMORY_APP_ID) and shared.exists() and not (own / DATABASE_FILE).exists():
+        raise StartError(
+            f"{str(shared)!r} has what was said under `everturn up`, and --app-id would not read it: "
+            "leave --app-id out, or set EVERTURN_DATA_DIR to another folder to begin with nothing"
+        )
+    return own
+
+
+def _peers(settings: Settings, command: RuntimeCommand) -> PeerRouter | None:
+    """Runtimes of one app each share the data folder."""
+    if command.app_id is None:
+        return None
+    return PeerRouter(PeerFolder(settings.data_dir / "apps", command.app_id), command.app_id, SystemClock())
 
 
 def _options(settings: Settings, command: RuntimeCommand) -> RuntimeOptions:
@@ -189,24 +243,59 @@ def _options(settings: Settings, command: RuntimeCommand) -> RuntimeOptions:
         configuration=command.configuration,
         app_api_token=app_token.get_secret_value() if app_token is not None else None,
         api_token=api_token.get_secret_value() if api_token is not None else None,
+        pages=AllowedPages.of(settings),
+        secrets=settings.secret_names,
     )
 
 
 def _environment(app: _App, command: RuntimeCommand, sidecar: _Listening) -> dict[str, str]:
-    """What `dapr run` tells a command of its sidecar."""
-    told = {
+    """What `dapr run` gives a command to know of its sidecar."""
+    variables = {
         "APP_ID": app.app_id,
         "APP_PROTOCOL": command.app_protocol,
         "DAPR_HTTP_PORT": str(sidecar.http_port),
         "DAPR_GRPC_PORT": str(sidecar.grpc_port),
     }
-    return told if app.port is None else {**told, "APP_PORT": str(app.port)}
+    return variables if app.port is None else {**variables, "APP_PORT": str(app.port)}
 
 
-def _say_what_runs(settings: Settings, sidecars: Sequence[_Listening]) -> None:
+def _print_what_runs(settings: Settings, sidecars: Sequence[_Listening]) -> None:
     for sidecar in sidecars:
         print(
             f"sidecar of {sidecar.app.app_id}: HTTP {_HOST}:{sidecar.http_port}, gRPC {_HOST}:{sidecar.grpc_port}",
             flush=True,
         )
     print(f"data folder: {settings.data_dir.resolve()}. Ctrl-C stops it.", flush=True)
+
+
+@contextlib.asynccontextmanager
+async def serve_peers(runtime: EmbeddedRuntime, peers: PeerRouter, limit_s: float) -> AsyncIterator[None]:
+    """Hear the others, and be known to them. `limit_s`: seconds that requests under way get in the end.
+
+    The socket lies in a folder of its own that only this user may enter, and not in the data folder: the path of a
+    socket has little more than a hundred characters (unix(7)).
+    """
+    _remove(peers.left_socket())
+    with tempfile.TemporaryDirectory(prefix=_SOCKET_FOLDER_PREFIX) as folder:
+        path = Path(folder, _SOCKET_NAME)
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(path))
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+        server = WebServer(runtime.peer_api(), listener)
+        server.start()
+        await runtime.join(path)
+        try:
+            yield
+        finally:
+            await peers.stop()
+            await server.stop(limit_s)
+
+
+def _remove(left: Path | None) -> None:
+    """Clear away what a killed runtime left, and nothing that does not look like it."""
+    if left is None or left.name != _SOCKET_NAME or not left.parent.name.startswith(_SOCKET_FOLDER_PREFIX):
+        return
+    with contextlib.suppress(OSError):
+        left.unlink()
+        left.parent.rmdir()

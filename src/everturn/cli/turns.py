@@ -1,50 +1,109 @@
-"""`everturn turns show`: where a turn stands, step by step."""
+"""`everturn turns`: look at turns of a running service, and steer them."""
 
+import json
+import sys
+from dataclasses import asdict, dataclass
+from typing import Literal
 from urllib.parse import quote
 
-import httpx2
-from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
 
-from everturn.cli.chat import printable
-from everturn.cli.requests import open_client, problem, send
-from everturn.contracts.chat import Step, Turn
-from everturn.errors import TerminalError
+from everturn.cli.client import T, answer_to, command, note, open_client, plain
+from everturn.contracts.chat import Turn, TurnList
+
+# Columns of what goes to a file or a pipe, which have no width of their own: lines stay whole.
+_WIDE = 1_000
+
+Action = Literal["cancel", "pause", "resume", "rerun"]
 
 
 def show_turn(turn_id: str, *, url: str | None) -> None:
-    """Print the turn. Raises SettingError, TransientError where the service cannot be reached, TerminalError else."""
+    """Print a turn, step by step.
+
+    Raises SettingError, TransientError if the service cannot be reached, TerminalError if it refuses.
+    """
+    print_turn(ask("GET", path_of(turn_id), url, Turn), _console())
+
+
+def steer_turn(turn_id: str, action: Action, *, url: str | None) -> None:
+    """Have `action` done, and print the turn after it. Raises as `show_turn`."""
+    print_turn(ask("POST", f"{path_of(turn_id)}/{action}", url, Turn), _console())
+
+
+def decide(turn_id: str, call_id: str, decision: dict[str, str | None], *, url: str | None) -> None:
+    """Decide about a call that the turn waits for, and print the turn after it. Raises as `show_turn`."""
+    path = f"{path_of(turn_id)}/approvals/{quote(call_id, safe='')}"
+    print_turn(ask("POST", path, url, Turn, body=decision), _console())
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Which turns to list: `user_id` is for who is not signed in; `cursor` goes on behind an earlier list."""
+
+    user_id: str | None = None
+    status: str | None = None
+    session_id: str | None = None
+    limit: int = 20
+    cursor: str | None = None
+
+
+def list_turns(wanted: Listing, *, url: str | None) -> None:
+    """Print a line for each turn, newest first. How to see the next ones goes to stderr. Raises as `show_turn`."""
+    query = {name: value for name, value in asdict(wanted).items() if value is not None}
+    listed = ask("GET", "/turns", url, TurnList, query)
+    rows = Table.grid(padding=(0, 2))
+    for turn in listed.turns:
+        rows.add_row(*map(plain, (turn.turn_id, turn.status, turn.created_at, turn.session_id)))
+    _console().print(rows)
+    if listed.next is not None:
+        note(f"there are more: --cursor {listed.next}")
+
+
+def path_of(turn_id: str) -> str:
+    return f"/turns/{quote(turn_id, safe='')}"
+
+
+def ask(
+    method: str,
+    path: str,
+    url: str | None,
+    shape: type[T],
+    query: dict[str, str | int] | None = None,
+    *,
+    body: dict[str, str | None] | None = None,
+) -> T:
+    """The chat service's answer as `shape`. Raises as `show_turn`."""
     with open_client(url) as client:
-        response = send(client, client.build_request("GET", f"/turns/{quote(turn_id, safe='')}"))
-    if response.status_code != 200:
-        raise problem(response)
-    for line in turn_lines(_turn(response)):
-        print(printable(line))
+        return answer_to(client, client.build_request(method, path, params=query, json=body), shape)
 
 
-def turn_lines(turn: Turn) -> list[str]:
-    """`turn` for a person to read."""
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else _WIDE)
+
+
+def print_turn(turn: Turn, console: Console) -> None:
+    """`turn` for a person to read: what it is, a row for each step, how it ended."""
     finished = f", finished {turn.finished_at}" if turn.finished_at else ""
     lines = [
         f"turn {turn.turn_id}: {turn.status}",
         f"  user {turn.user_id}, session {turn.session_id}, turn number {turn.sequence} in it",
         f"  accepted {turn.created_at}{finished}",
     ]
-    lines += [_step_line(step) for step in turn.steps]
+    steps = Table.grid(padding=(0, 2))
+    for step in turn.steps:
+        attempts = f"{step.attempts} attempt{'' if step.attempts == 1 else 's'}"
+        error = f"last error {step.error.kind}: {step.error.message}" if step.error else ""
+        steps.add_row("", *(plain(cell) for cell in (step.name, step.status, attempts, error)))
+    for call in turn.calls:
+        attempts = f"{call.attempts} attempt{'' if call.attempts == 1 else 's'}"
+        error = f"error {call.error.kind}: {call.error.message}" if call.error else ""
+        steps.add_row("", *(plain(cell) for cell in (f"  {call.kind} {call.name}", "", attempts, error)))
+    console.print(*map(plain, lines), steps, sep="\n")
+    for asked in turn.approvals:
+        console.print(plain(f"  asks for {asked.tool} {json.dumps(asked.arguments, ensure_ascii=False)}"))
+        console.print(plain(f"    {command()} turns approve {turn.turn_id} {asked.call_id}   (or: reject, --reason)"))
     if turn.reply is not None:
-        lines.append(f"  reply by {turn.reply.model}: {turn.reply.reply}")
+        console.print(plain(f"  reply by {turn.reply.model}: {turn.reply.reply}"))
     if turn.error is not None:
-        lines.append(f"  error {turn.error.kind}: {turn.error.message}")
-    return lines
-
-
-def _step_line(step: Step) -> str:
-    attempts = f"{step.attempts} attempt{'' if step.attempts == 1 else 's'}"
-    error = f"; last error {step.error.kind}: {step.error.message}" if step.error else ""
-    return f"  {step.name:<20} {step.status:<10} {attempts}{error}"
-
-
-def _turn(response: httpx2.Response) -> Turn:
-    try:
-        return Turn.model_validate_json(response.content)
-    except ValidationError as error:
-        raise TerminalError(f"{response.url} did not answer with a turn: is it a chat service?") from error
+        console.print(plain(f"  error {turn.error.kind}: {turn.error.message}"))

@@ -1,1 +1,4 @@
-"""What the two services share and what their clients see: models, events, ids. Pure."""
+"""What the two services share and what their clients see: messages, events and the fields in them.
+
+Pure; may import `errors` only.
+"""

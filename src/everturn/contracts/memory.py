@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from everturn.contracts.chat import checked_text
+from everturn.contracts.fields import checked_text
 
 MAX_FIELD_CHARS = 2_000
 
@@ -12,7 +12,7 @@ MemoryField = Annotated[str, Field(max_length=MAX_FIELD_CHARS), AfterValidator(c
 
 
 class UserMemory(BaseModel):
-    """What is remembered of a user: how to call them, how to speak to them, what they told."""
+    """What is remembered of a user: how to call them, how to speak to them, what they said of themselves."""
 
     model_config = ConfigDict(
         json_schema_extra={

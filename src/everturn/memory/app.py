@@ -5,35 +5,43 @@ a part of `everturn up`.
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from dapr.ext.workflow import WorkflowRuntime
 from fastapi import APIRouter, FastAPI
 from prometheus_client import CollectorRegistry
+from pydantic import SecretStr
 
-from everturn.contracts.times import utc_now
-from everturn.errors import EverturnError
+from everturn.background import repeating
+from everturn.contracts.events import MEMORY_APP_ID
+from everturn.contracts.fields import utc_now
+from everturn.dapr.client import store_fault
+from everturn.dapr.pages import AllowedPages
+from everturn.dapr.sidecar import DaprSidecar
+from everturn.dapr.workflows import Sidecar, Workflows
+from everturn.errors import SettingError
 from everturn.memory.api import add_memory_routes
-from everturn.memory.maintenance import PURGE_EVERY_S, purge_ended
 from everturn.memory.metrics import MemoryMetrics
-from everturn.memory.refresh import Refresher
-from everturn.memory.stores import Stores
-from everturn.memory.subscriptions import EVENTS_PATH, MAX_EVENT_BYTES, Subscriber, add_subscription_routes
-from everturn.memory.summary import Summaries, register_summary
-from everturn.models.build import build_summary_model
-from everturn.models.secret_key import secret_key_of
+from everturn.memory.store import Stores
+from everturn.memory.subscriptions import (
+    EVENTS_PATH,
+    MAX_EVENT_BYTES,
+    SIDECAR_PATHS,
+    Subscriber,
+    add_subscription_routes,
+)
+from everturn.memory.summary import Refresher, Summaries, register_summary
+from everturn.models.providers import build_model
 from everturn.models.summary import SummaryTurn, summarise
 from everturn.settings import Settings
-from everturn.sidecar.client import DaprClient
-from everturn.sidecar.dapr import DaprSidecar
-from everturn.sidecar.repeating import repeating
-from everturn.sidecar.workflows import Sidecar
-from everturn.web.app import Service, build_app
-from everturn.web.standalone import standalone_app
+from everturn.web.app import Service, build_app, standalone_app
+from everturn.web.callers import identify_by
 
 if TYPE_CHECKING:
     from agents import Model
+
+_PURGE_EVERY_S = 600.0
 
 
 class LateModel:
@@ -57,43 +65,39 @@ class LateModel:
 
 
 def create_app(settings: Settings, sidecar: Sidecar | None = None, model: "Model | None" = None) -> FastAPI:
-    """The memory service over `sidecar` (None: a real Dapr sidecar), with `model` (None: that of the settings)."""
-    return app_over(settings, MemoryParts.over(settings, sidecar or DaprSidecar(settings), model))
+    """The memory service over `sidecar` (None: a real Dapr sidecar), with `model` (None: that of the settings).
 
-
-@dataclass(frozen=True, slots=True)
-class MemoryParts:
-    """What the service has in memory, behind its routes. A service that starts again has new ones."""
-
-    settings: Settings
-    sidecar: Sidecar
-    dapr: DaprClient
-    stores: Stores
-    subscriber: Subscriber
-    summaries: Summaries
-    refresher: Refresher
-    model: LateModel
-    registry: CollectorRegistry
-
-    @classmethod
-    def over(cls, settings: Settings, sidecar: Sidecar, model: "Model | None") -> "MemoryParts":
-        dapr, registry = DaprClient(sidecar.transport), CollectorRegistry()
-        metrics = MemoryMetrics(registry)
-        stores = Stores.over(dapr)
-        summaries = Summaries(lambda: sidecar.workflows, stores.conversations)
-        secret_key = secret_key_of(settings, dapr)
-        late_model = LateModel(lambda: model or build_summary_model(settings, secret_key))
-        return cls(
-            settings=settings,
-            sidecar=sidecar,
-            dapr=dapr,
-            stores=stores,
-            subscriber=Subscriber(stores.conversations, summaries, metrics),
-            summaries=summaries,
-            refresher=Refresher(stores, late_model.summarise, metrics, timeout_s=settings.generate_timeout_s),
-            model=late_model,
-            registry=registry,
+    Raises SettingError if users sign in and nothing tells the sidecar from them.
+    """
+    token = settings.app_api_token
+    if token is None and settings.auth != "none":
+        raise SettingError(
+            f"EVERTURN_AUTH is {settings.auth} but APP_API_TOKEN is not set: the memory service knows its sidecar by it"
         )
+    shown = token.get_secret_value() if token else None
+    return app_over(settings, MemoryParts(settings, sidecar or DaprSidecar(settings), model, shown))
+
+
+class MemoryParts:
+    """What the service has in memory, behind its routes. A service that starts again has new ones.
+
+    `sidecar_token`: what the sidecar shows; None if it has nothing to show.
+    """
+
+    def __init__(
+        self, settings: Settings, sidecar: Sidecar, model: "Model | None", sidecar_token: str | None = None
+    ) -> None:
+        self.settings, self.sidecar = settings, sidecar
+        self.sidecar_token = SecretStr(sidecar_token) if sidecar_token else None
+        self.dapr, self.registry = sidecar.client, CollectorRegistry()
+        metrics = MemoryMetrics(self.registry)
+        self.stores = Stores.create(self.dapr)
+        self.summaries = Summaries(
+            sidecar, self.stores.conversations, quiet_s=settings.summary_quiet_s, enough=settings.summary_turns
+        )
+        self.subscriber = Subscriber(self.stores.conversations, self.summaries, metrics)
+        self.model = LateModel(lambda: model or build_model(settings, "summary", self.dapr))
+        self.refresher = Refresher(self.stores, self.model.summarise, metrics, timeout_s=settings.generate_timeout_s)
 
     @asynccontextmanager
     async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
@@ -102,7 +106,7 @@ class MemoryParts:
         register_summary(worker, self.refresher, self.summaries)
         await self.sidecar.start(worker)
         try:
-            async with repeating("purge", PURGE_EVERY_S, self.purge):
+            async with repeating("purge", _PURGE_EVERY_S, self.purge):
                 yield
         finally:
             await self.sidecar.stop()
@@ -111,26 +115,32 @@ class MemoryParts:
 
     async def unready(self) -> str | None:
         """Why events cannot be stored now: the state store is what this service cannot do without."""
-        try:
-            await self.dapr.get_state("readyz")
-        except EverturnError as error:
-            return f"the state store cannot be read: {error.message}"
-        return None
+        return await store_fault(self.dapr)
 
     async def purge(self) -> int:
-        """Purge the summaries that ended long ago; how many workflows."""
-        return await purge_ended(self.sidecar.workflows, self.settings, utc_now())
+        """Purge the summaries that ended long ago, for nothing asks for them again; how many workflows."""
+        workflows, purged = Workflows(self.sidecar.workflows), 0
+        async for instance_id in workflows.ended_before(
+            utc_now() - timedelta(hours=self.settings.keep_workflows_hours)
+        ):
+            await workflows.purge(instance_id)
+            purged += 1
+        return purged
 
 
 def app_over(settings: Settings, parts: MemoryParts) -> FastAPI:
     """The HTTP application over `parts`, whose lifespan is theirs."""
     service = Service(
         name="DACA Agent Memory Service",
+        app_id=MEMORY_APP_ID,
         summary="What is remembered of users and of their conversations.",
         readiness=parts.unready,
         registry=parts.registry,
-        cors_origins=settings.cors_origins,
-        token=settings.app_api_token,
+        pages=AllowedPages.of(settings),
+        identify=identify_by(settings),
+        token=parts.sidecar_token,
+        is_closed=settings.app_api_token is not None,
+        sidecar_paths=SIDECAR_PATHS,
         body_limits={EVENTS_PATH: MAX_EVENT_BYTES},
     )
 
@@ -138,9 +148,7 @@ def app_over(settings: Settings, parts: MemoryParts) -> FastAPI:
         add_subscription_routes(router, parts.subscriber)
         add_memory_routes(router, parts.stores)
 
-    app = build_app(service, add_routes, lifespan=parts.lifespan)
-    app.state.purge = parts.purge
-    return app
+    return build_app(service, add_routes, lifespan=parts.lifespan)
 
 
 def __getattr__(name: str) -> FastAPI:

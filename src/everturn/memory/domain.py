@@ -1,4 +1,4 @@
-"""What the memory service knows of a conversation, and how an event changes it. Pure.
+"""What the memory service knows of a conversation and of a user, and how an event changes it. Pure.
 
 A conversation is a log of turns in order of arrival, read in order of `sequence`. The newest turns are its *tail*,
 inside the index (the one key whose write makes an event count). A full tail is *sealed* into a node of its own, an
@@ -7,7 +7,10 @@ What is sealed depends on the index alone: two writers who seal the same tail wr
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
+
+from msgspec import Struct, field, structs
 
 # Every event rewrites the tail, every read of a page brings one whole page: a middle between the two.
 PAGE_TURNS = 16
@@ -16,47 +19,103 @@ PAGE_CHARS = 32_000
 FANOUT = 16
 
 
+class Record(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A shape of the state store. `unknown` has the fields that a newer release wrote: they are written back."""
+
+    unknown: dict[str, Any] = {}
+
+
+class MergedMessage(Record, frozen=True, kw_only=True):
+    """A message of another turn, which the reply answers as well; `accepted_at` is the event's `occurred_at`."""
+
+    turn_id: str
+    sequence: int
+    text: str = field(name="user_message")
+    accepted_at: str = field(name="occurred_at")
+
+
+class Turn(Record, frozen=True, kw_only=True):
+    """What an event says of a turn and is kept, under the event's own names: a new field of it goes here."""
+
+    turn_id: str | None = None
+    text: str = field(name="user_message")
+    reply: str = field(name="assistant_reply")
+    accepted_at: str
+    replied_at: str = field(name="occurred_at")
+    merged: tuple[MergedMessage, ...] = ()
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What the user said, in its order."""
+        return (self.text, *(message.text for message in self.merged))
+
+
+@dataclass(frozen=True, slots=True)
+class ByTurn:
+    """A turn that is known by its id and has a place of its own in the conversation."""
+
+    turn_id: str
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class ByEvent:
+    """A turn that is known by the id of its event alone, and goes to the end."""
+
+    event_id: str
+
+
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A turn as its event tells it, checked. It is known by its `event_id` where it has one, else by its `turn_id`."""
+    """A turn as its event brings it, checked; `key` is what it is known by when it comes again.
+
+    `trace`: the `traceparent` of the event.
+    """
 
     user_id: str
     session_id: str
-    turn_id: str | None
-    sequence: int | None
-    event_id: str | None
-    message: str
-    reply: str
-    accepted_at: str
-    replied_at: str
+    key: ByTurn | ByEvent
+    turn: Turn
+    trace: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class StoredTurn:
-    """A turn at its place: number `arrival` of its conversation, from 0. `event_id` is as in `Arrival`."""
+class StoredTurn(Turn, frozen=True, kw_only=True):
+    """A turn at its place: number `arrival` of its conversation, from 0. `event_id` if that is what it is known by."""
 
     arrival: int
-    turn_id: str | None
-    event_id: str | None
     sequence: int
-    message: str
-    reply: str
-    accepted_at: str
-    replied_at: str
+    event_id: str | None = None
 
     @property
     def chars(self) -> int:
-        return len(self.message) + len(self.reply)
+        return sum(map(len, self.texts)) + len(self.reply)
 
-    def came_from(self, arrival: Arrival) -> bool:
-        """Whether `arrival` tells of this very turn."""
-        if arrival.event_id is not None:
-            return self.event_id == arrival.event_id
-        return self.event_id is None and self.turn_id == arrival.turn_id
+    def is_known_by(self, key: ByTurn | ByEvent) -> bool:
+        if isinstance(key, ByEvent):
+            return self.event_id == key.event_id
+        return self.event_id is None and self.turn_id == key.turn_id
 
 
-@dataclass(frozen=True, slots=True)
-class NodeRef:
+class Memory(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """What is remembered of a user, as the contract has it."""
+
+    name: str
+    preferred_style: str
+    user_summary: str
+
+
+class UserRecord(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """A user's key. `memory` is None while nothing is known.
+
+    `applied` says of a session how many of its turns are in the summary, from the write of the summary until the
+    session's index says so itself: this is what makes a turn count once.
+    """
+
+    memory: Memory | None = None
+    applied: dict[str, int] = {}
+
+
+class NodeRef(Record, frozen=True, kw_only=True):
     """Names the node `number`: `count` turns, their sequences from `low` to `high`."""
 
     number: int
@@ -65,23 +124,22 @@ class NodeRef:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(Record, frozen=True, kw_only=True):
     """What is sealed under `number`: either turns (a page) or references to older nodes, in order of arrival."""
 
     number: int
     turns: tuple[StoredTurn, ...] = ()
-    refs: tuple[NodeRef, ...] = ()
+    refs: tuple[NodeRef, ...] = field(default=(), name="nodes")
 
     @property
     def ref(self) -> NodeRef:
         lows = [turn.sequence for turn in self.turns] + [ref.low for ref in self.refs]
         highs = [turn.sequence for turn in self.turns] + [ref.high for ref in self.refs]
-        return NodeRef(self.number, min(lows), max(highs), len(self.turns) + sum(ref.count for ref in self.refs))
+        count = len(self.turns) + sum(ref.count for ref in self.refs)
+        return NodeRef(number=self.number, low=min(lows), high=max(highs), count=count)
 
 
-@dataclass(frozen=True, slots=True)
-class Conversation:
+class Conversation(Record, frozen=True, kw_only=True):
     """The index of a conversation.
 
     `owner` is the user of its first event. `count` turns have arrived, the first `summarised` of them are in the
@@ -93,7 +151,7 @@ class Conversation:
     count: int = 0
     summarised: int = 0
     nodes: int = 0
-    tail: tuple[StoredTurn, ...] = ()
+    tail: tuple[StoredTurn, ...] = field(default=(), name="turns")
     levels: tuple[tuple[NodeRef, ...], ...] = ()
 
     @property
@@ -102,8 +160,13 @@ class Conversation:
         return tuple(ref for level in reversed(self.levels) for ref in level)
 
     @property
+    def new_turns(self) -> int:
+        """How many turns are not in the summary yet."""
+        return self.count - self.summarised
+
+    @property
     def is_summarised(self) -> bool:
-        return self.summarised >= self.count
+        return self.new_turns <= 0
 
 
 def with_room(conversation: Conversation) -> tuple[Conversation, tuple[Node, ...]]:
@@ -111,33 +174,29 @@ def with_room(conversation: Conversation) -> tuple[Conversation, tuple[Node, ...
     tail = conversation.tail
     if len(tail) < PAGE_TURNS and sum(turn.chars for turn in tail) < PAGE_CHARS:
         return conversation, ()
-    page = Node(conversation.nodes, turns=tail)
+    page = Node(number=conversation.nodes, turns=tail)
     levels, above = _pushed(conversation.levels, page.ref, page.number + 1)
     sealed = (page, *above)
-    return replace(conversation, tail=(), levels=levels, nodes=conversation.nodes + len(sealed)), sealed
+    return structs.replace(conversation, tail=(), levels=levels, nodes=conversation.nodes + len(sealed)), sealed
 
 
 def with_turn(conversation: Conversation, arrival: Arrival) -> Conversation:
     """The conversation with a turn that is new to it, at its `sequence`, or else at the end.
 
-    Where the number is taken the turn stands behind those that came before it.
+    If the number is taken, the turn is behind those that came before it.
     """
-    sequence = arrival.sequence if arrival.sequence is not None else conversation.last_sequence + 1
+    key = arrival.key
     turn = StoredTurn(
+        **structs.asdict(arrival.turn),
         arrival=conversation.count,
-        turn_id=arrival.turn_id,
-        event_id=arrival.event_id,
-        sequence=sequence,
-        message=arrival.message,
-        reply=arrival.reply,
-        accepted_at=arrival.accepted_at,
-        replied_at=arrival.replied_at,
+        sequence=key.sequence if isinstance(key, ByTurn) else conversation.last_sequence + 1,
+        event_id=key.event_id if isinstance(key, ByEvent) else None,
     )
-    return replace(
+    return structs.replace(
         conversation,
         tail=(*conversation.tail, turn),
         count=conversation.count + 1,
-        last_sequence=max(conversation.last_sequence, sequence),
+        last_sequence=max(conversation.last_sequence, turn.sequence),
     )
 
 
@@ -171,6 +230,6 @@ def _pushed(
     lowest, upper = levels[0], levels[1:]
     if len(lowest) < FANOUT:
         return ((*lowest, ref), *upper), ()
-    full = Node(next_number, refs=lowest)
+    full = Node(number=next_number, refs=lowest)
     upper, above = _pushed(upper, full.ref, next_number + 1)
     return ((ref,), *upper), (full, *above)

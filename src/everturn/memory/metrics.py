@@ -9,7 +9,12 @@ class MemoryMetrics:
     """Counts what this process has done."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._events = Counter("everturn_events", "Events that were dealt with.", ["outcome"], registry=registry)
+        self._events = Counter(
+            "everturn_events",
+            "Events that were dealt with, by outcome: stored, duplicate, dropped.",
+            ["outcome"],
+            registry=registry,
+        )
         self._event_seconds = Histogram(
             "everturn_event_seconds",
             "Seconds from an event's arrival to its answer.",
@@ -17,7 +22,12 @@ class MemoryMetrics:
             buckets=_SECONDS,
         )
         self._dead_letters = Counter("everturn_dead_letters", "Events in the dead letters.", registry=registry)
-        self._summaries = Counter("everturn_summaries", "Tries to refresh a summary.", ["outcome"], registry=registry)
+        self._summaries = Counter(
+            "everturn_summaries",
+            "Tries to refresh a summary, by outcome: refreshed, failed.",
+            ["outcome"],
+            registry=registry,
+        )
         self._summary_seconds = Histogram(
             "everturn_summary_seconds", "Seconds of a try to refresh a summary.", registry=registry, buckets=_SECONDS
         )

@@ -1,24 +1,25 @@
-"""Every way in which a model call fails, sorted by what the caller does about it (contracts.md, "Model faults").
+"""What a model answers, checked, and every way in which a call of it fails, classified by what the caller does about it
+(contracts.md, "Model faults").
 
-No sentence here holds text of the prompt, the reply, the key or the endpoint's own words.
+A body is checked before the SDK sees it, which takes wrong shapes for right ones; its shape:
+https://platform.openai.com/docs/api-reference/chat/object. No sentence here holds text of the prompt, the reply or the
+key; of the endpoint's own words only what `refusals` lets through.
 """
 
 import asyncio
+import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
-from everturn.errors import EverturnError, TerminalError, TransientError
-from everturn.sidecar.client import retry_after_s
+from everturn.contracts.fields import MAX_RETRY_AFTER_S, retry_after_s, without_lone_surrogates
+from everturn.errors import EverturnError, TerminalError, TransientError, is_transient_status
 
 log = logging.getLogger(__name__)
 
 Fault = TransientError | TerminalError
 
-# contracts.md, "The turn": 408 timeout, 409 conflict, 425 too early, 429 too many requests; and every 5xx.
-_TRANSIENT_STATUSES = frozenset({408, 409, 425, 429})
-# contracts.md, "Model faults": Retry-After is waited for up to 10 minutes; longer is permanent.
-_MAX_RETRY_AFTER_S = 600.0
 _ADVICE = {
     401: ": check the key",
     403: ": check the key and what it may do",
@@ -31,12 +32,24 @@ def status_fault(status: int, headers: Mapping[str, str]) -> Fault:
     if 300 <= status < 400:
         return TerminalError(f"the model endpoint redirected ({status}); redirects are not followed", kind="redirected")
     sentence = f"the model endpoint answered {status}"
-    if status not in _TRANSIENT_STATUSES and status < 500:
+    if not is_transient_status(status):
         return TerminalError(sentence + _ADVICE.get(status, ""), kind=f"http_{status}")
     wait_s = _asked_wait_s(headers)
-    if wait_s is not None and wait_s > _MAX_RETRY_AFTER_S:
+    if wait_s is not None and wait_s > MAX_RETRY_AFTER_S:
         return TerminalError(f"{sentence} and asked to wait for more than 10 minutes", kind="retry_after_too_long")
     return TransientError(sentence, kind=f"http_{status}", retry_after_s=wait_s)
+
+
+def is_explained(status: int) -> bool:
+    """Whether the endpoint's own words tell what is wrong with the request."""
+    return status in (400, 422)
+
+
+def refused_request(status: int, words: str) -> TerminalError:
+    """The error for a request that the endpoint takes for wrong; `words`: its own ones, as `refusals.words_of` has
+    them."""
+    why = f": {words}" if words else " and does not say why"
+    return TerminalError(f"the model refused the request ({status}){why}", kind=f"http_{status}")
 
 
 def bad_reply(what: str) -> TransientError:
@@ -55,19 +68,19 @@ def refused() -> TerminalError:
 
 
 @contextmanager
-def sorted_faults() -> Iterator[None]:
-    """Turn whatever a run of the Agents SDK or a call of its model raises into a TransientError or TerminalError.
+def translate_errors() -> Iterator[None]:
+    """Turn what a run of the Agents SDK or a call of its model raises into a TransientError or TerminalError.
 
     The cause is hidden: it can hold the prompt or the reply. What is not known is transient: the SDK trips in many ways
     over answers that are no completions. A cancellation passes through.
     """
     try:
         yield
-    except Exception as error:  # noqa: BLE001 - the edge at which every failure is sorted; none is swallowed
-        raise _sorted(error) from None
+    except Exception as error:  # noqa: BLE001 - the edge at which every failure is classified; none is swallowed
+        raise _classify(error) from None
 
 
-def _sorted(error: Exception) -> Fault:
+def _classify(error: Exception) -> Fault:
     if isinstance(error, TransientError | TerminalError):
         return error
     if isinstance(error, EverturnError):
@@ -80,7 +93,14 @@ def _agents_fault(error: Exception) -> Fault | None:
 
     match error:
         case exceptions.MaxTurnsExceeded():
-            return TerminalError("the model asked for more than 10 rounds of tools", kind="too_many_tool_rounds")
+            return TerminalError("an agent took more turns than it may", kind="too_many_model_calls")
+        case (
+            exceptions.InputGuardrailTripwireTriggered()
+            | exceptions.OutputGuardrailTripwireTriggered()
+            | exceptions.ToolInputGuardrailTripwireTriggered()
+            | exceptions.ToolOutputGuardrailTripwireTriggered()
+        ):
+            return TerminalError("a guardrail of the assistant stopped the turn", kind="guardrail")
         case exceptions.ModelRefusalError():
             return refused()
         case exceptions.ModelTimeoutError():
@@ -92,12 +112,14 @@ def _agents_fault(error: Exception) -> Fault | None:
 
 def _wire_fault(error: Exception) -> Fault | None:
     import httpx2  # noqa: PLC0415 - with openai, below
-    import openai  # noqa: PLC0415 - takes a second, so only where it is needed
+    import openai  # noqa: PLC0415 - takes a second, so only if it is needed
 
     match error:
         case openai.APITimeoutError() | httpx2.TimeoutException() | asyncio.TimeoutError():
             return _timed_out()
         case openai.APIConnectionError() | httpx2.TransportError() | OSError():
+            if isinstance(error.__cause__ or error, httpx2.ProxyError):
+                return TransientError("the proxy does not reach the model endpoint: check HTTPS_PROXY", kind="proxy")
             if isinstance(error.__cause__ or error, httpx2.ReadError | httpx2.RemoteProtocolError):
                 return TransientError("the model endpoint broke off the connection", kind="connection_cut")
             return TransientError("the model endpoint cannot be reached", kind="unreachable")
@@ -123,3 +145,82 @@ def _asked_wait_s(headers: Mapping[str, str]) -> float | None:
         return max(0.0, float(headers["retry-after-ms"]) / 1000)
     except (KeyError, ValueError):
         return retry_after_s(headers.get("retry-after"))
+
+
+# contracts.md, "Model faults": a reply has at most 1 MiB.
+MAX_REPLY_BYTES = 1024 * 1024
+
+
+def checked_completion(body: bytes) -> bytes:
+    """`body` as valid UTF-8, if it is a chat completion whose first choice can be used.
+
+    Broken Unicode, in bytes or as escapes of lone surrogates, is replaced by U+FFFD: a reply would otherwise fail when
+    it is sent back with the result of a tool. Raises TransientError if it is no completion, TerminalError if a
+    content filter withheld it.
+    """
+    text = body.decode("utf-8", "replace")
+    try:
+        completion = json.loads(text)
+    except (ValueError, RecursionError):
+        raise bad_reply("it is not JSON") from None
+    _check(completion)
+    if "\\ud" in text or "\\uD" in text:
+        text = without_lone_surrogates(json.dumps(completion, ensure_ascii=False))
+    return text.encode()
+
+
+def checked_reply(text: str) -> str:
+    """`text` with broken Unicode replaced by U+FFFD, and NUL too, which many stores refuse.
+
+    Raises TransientError (`empty_reply`) for a blank one, TerminalError (`reply_too_large`) for one over 1 MiB.
+    """
+    if not text.strip():
+        raise TransientError("the model gave an empty reply", kind="empty_reply")
+    clean = without_lone_surrogates(text).replace("\x00", "\ufffd")
+    if len(clean) > MAX_REPLY_BYTES or len(clean.encode()) > MAX_REPLY_BYTES:
+        raise too_large()
+    return clean
+
+
+def too_large() -> TerminalError:
+    """The error for a reply over the limit."""
+    return TerminalError("the model's reply is larger than 1 MiB", kind="reply_too_large")
+
+
+def _check(completion: Any) -> None:
+    if not isinstance(completion, dict):
+        raise bad_reply("it is not a JSON object")
+    if completion.get("error"):
+        raise bad_reply("it holds an error")
+    choices = completion.get("choices")
+    if not isinstance(choices, list) or not choices:
+        raise bad_reply("it has no choices")
+    choice = choices[0]
+    if not isinstance(choice, dict):
+        raise bad_reply("its choice is not an object")
+    if choice.get("finish_reason") == "content_filter":
+        raise content_filtered()
+    message = choice.get("message")
+    if not isinstance(message, dict):
+        raise bad_reply("it has no message")
+    if not isinstance(message.get("content"), str | None) or not isinstance(message.get("refusal"), str | None):
+        raise bad_reply("its content is not text")
+    _check_tool_calls(message.get("tool_calls"))
+
+
+def _check_tool_calls(calls: Any) -> None:
+    if calls is None:
+        return
+    if not isinstance(calls, list) or not all(_is_tool_call(call) for call in calls):
+        raise bad_reply("its tool calls have a wrong shape")
+
+
+def _is_tool_call(call: Any) -> bool:
+    if not isinstance(call, dict) or call.get("type") != "function" or not isinstance(call.get("id"), str):
+        return False
+    function = call.get("function")
+    return (
+        isinstance(function, dict)
+        and isinstance(function.get("name"), str)
+        and isinstance(function.get("arguments"), str)
+    )

@@ -3,13 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from everturn.errors import TransientError
-from everturn.sidecar.wire import Request, Response, Transport
+from everturn.dapr.wire import Request, Response, Transport
 
 
 @dataclass(slots=True)
 class AppChannel:
-    """The way to one app. `away`: as if it could not be reached.
+    """The way to one app.
 
     `app_token` goes with every request, so that the app can tell its sidecar from others (APP_API_TOKEN,
     https://docs.dapr.io/operations/security/app-api-token/).
@@ -18,12 +17,9 @@ class AppChannel:
     app_id: str
     transport: Transport
     app_token: str | None = None
-    away: bool = False
 
     async def send(self, request: Request) -> Response:
-        """The app's answer. Raises TransientError where none came."""
-        if self.away:
-            raise TransientError(f"cannot reach app {self.app_id!r}", kind="unreachable")
+        """The app's answer. Raises TransientError if none came."""
         if self.app_token is not None:
             request = Request(
                 request.method, request.target, {**request.headers, "dapr-api-token": self.app_token}, request.body
@@ -33,7 +29,7 @@ class AppChannel:
 
 @dataclass(slots=True)
 class AppChannels:
-    """By app id. `elsewhere` finds apps of other runtimes, where there are any."""
+    """By app id. `elsewhere` finds apps of other runtimes, if there are any."""
 
     by_id: dict[str, AppChannel] = field(default_factory=dict)
     elsewhere: Callable[[str], AppChannel | None] | None = None

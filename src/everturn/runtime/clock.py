@@ -1,4 +1,4 @@
-"""Wall time and alarms: the one thing of the outside that the runtime's waiting depends on.
+"""Wall time and alarms: all that the runtime's waiting depends on outside of it.
 
 Wall time, because what waits on disk must come due after a restart too. A test moves the one in
 `everturn.testing.clock`.
@@ -7,6 +7,7 @@ Wall time, because what waits on disk must come due after a restart too. A test 
 import asyncio
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Protocol
 
 # A longer wait is cut into pieces of this length, so that a clock that was set forward is noticed within it.
@@ -31,9 +32,14 @@ class Clock(Protocol):
     def call_at(self, when: float, callback: Callable[[], None]) -> Alarm:
         """Call `callback` in the running loop, never at once, when `now()` has come to `when`.
 
-        Where the clock is set back meanwhile: when as much time has passed as was asked for.
+        If the clock is set back meanwhile: when as much time has passed as was asked for.
         """
         ...
+
+
+def rfc3339(seconds: float, timespec: str = "seconds") -> str:
+    """Seconds since 1970-01-01 UTC as text, with `Z`; `timespec` as of `datetime.isoformat`."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
 
 
 async def wait_until(clock: Clock, when: float) -> None:
@@ -47,7 +53,7 @@ async def wait_until(clock: Clock, when: float) -> None:
 
 
 class SystemClock:
-    """The machine's clock. Where it jumps, alarms ring by wall time or by elapsed time, whichever is first."""
+    """The machine's clock. If it jumps, alarms ring by wall time or by elapsed time, whichever is first."""
 
     def now(self) -> float:
         return time.time()

@@ -3,65 +3,99 @@
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from dapr.ext.workflow import WorkflowRuntime
 from dapr.ext.workflow.aio import DaprWorkflowClient
 
+from everturn.dapr.pages import AllowedPages
+from everturn.dapr.wire import AsgiApp, Transport
+from everturn.dapr.workflows import Sidecar
 from everturn.errors import StartError, TransientError
+from everturn.runtime.blocks import BuildingBlocks
 from everturn.runtime.channels import AppChannel
 from everturn.runtime.clock import Clock, SystemClock, wait_until
-from everturn.runtime.components import DEFAULT_COMPONENTS, read_components
-from everturn.runtime.configuration import NO_CONFIGURATION, read_configuration
-from everturn.runtime.grpc_worker import RemoteWorker
-from everturn.runtime.http_call import BuildingBlocks
-from everturn.runtime.http_front import HttpFront
-from everturn.runtime.in_process import InProcessTransport
+from everturn.runtime.database.database import DATABASE_FILE, Database
+from everturn.runtime.embedded_client import EmbeddedClient
+from everturn.runtime.grpc.dapr import dapr_handlers
+from everturn.runtime.grpc.server import GrpcServer
+from everturn.runtime.grpc.task_hub import task_hub_handlers
+from everturn.runtime.grpc.worker import RemoteWorker
+from everturn.runtime.http.asgi import as_asgi
+from everturn.runtime.http.front import HttpFront, InProcessTransport
 from everturn.runtime.lock import FolderLock
-from everturn.runtime.neighbours import Neighbours
-from everturn.runtime.peer_hub import OtherHubs
-from everturn.runtime.peers import PeerFolder
-from everturn.runtime.served_app import ServedApp
-from everturn.runtime.state import sweep_expired
-from everturn.runtime.store.database import Database
-from everturn.runtime.task_hub import TaskHub
-from everturn.runtime.workflows import WorkflowEngine
-from everturn.sidecar.wire import Transport
-from everturn.sidecar.workflows import Sidecar
+from everturn.runtime.peers.link import peer_api
+from everturn.runtime.peers.router import PeerRouter
+from everturn.runtime.resources.components import DEFAULT_COMPONENTS, DEFAULT_SECRET_STORE, read_components
+from everturn.runtime.resources.configuration import (
+    NO_CONFIGURATION,
+    Configuration,
+    SecretScope,
+    read_configuration,
+)
+from everturn.runtime.state.store import STATE_STORES, OpenStateStore
+from everturn.runtime.workflow.engine import WorkflowEngine
+from everturn.runtime.workflow.rpc import Hub
 
 log = logging.getLogger(__name__)
 
-_DATABASE_FILE = "everturn.db"
 # Expired keys are absent at once; this only gives their space back.
 _SWEEP_EVERY_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
 class RuntimeOptions:
-    """`components_dir`: folder of Dapr component files, None for what both services need; `configuration`: a file.
+    """`components_dir`: folder of Dapr resource files (--resources-path), None for what both services need.
 
-    `app_api_token` goes to the apps with every request (APP_API_TOKEN). `api_token` is asked of callers on a socket
-    (DAPR_API_TOKEN). `app_stop_s`: seconds that an app's deliveries and activities under way get when it stops.
+    `configuration`: a file (--config). `app_api_token` is sent to the apps with every request (APP_API_TOKEN).
+    On a socket `api_token` is asked of callers (DAPR_API_TOKEN), and of web pages only `pages` may call. `app_stop_s`:
+    seconds that an app's running deliveries and activities get when it stops. `state_stores`: by component type, what
+    opens a store of it; any other type is kept in SQLite. `secrets`: without a `components_dir`, the variables of the
+    environment that an app may read; a Configuration may say something else.
     """
 
     components_dir: Path | None = None
     configuration: Path | None = None
     app_api_token: str | None = field(default=None, repr=False)
     api_token: str | None = field(default=None, repr=False)
+    pages: AllowedPages = field(default_factory=AllowedPages)
     app_stop_s: float = 2.0
     clock: Clock = field(default_factory=SystemClock)
+    state_stores: Mapping[str, OpenStateStore] = field(default_factory=lambda: STATE_STORES)
+    secrets: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class ServedApp:
+    """The sidecar of an app in another process, to be put on sockets.
+
+    `http` is the ASGI app of Dapr's HTTP API, `grpc` the server of its gRPC API, not yet started. `worker` says how
+    many streams of work are open. `listens` is to be called once the app's port is open: only then is the sidecar
+    healthy, and the app asked what it subscribes to.
+    """
+
+    app_id: str
+    http: AsgiApp
+    grpc: GrpcServer
+    worker: RemoteWorker
+    listens: Callable[[], None]
 
 
 class EmbeddedRuntime:
     """Open with `open`, add the apps, then `start`; end with `stop`. All in one loop.
 
-    `options`, `broker` (counters, dead letters), `engine` (counts) and `others` are there to be read.
+    `options`, `broker` (counters, dead letters), `engine` (counts) and `peers` are there to be read.
     """
 
     def __init__(
-        self, lock: FolderLock, blocks: BuildingBlocks, engine: WorkflowEngine, options: RuntimeOptions
+        self,
+        lock: FolderLock,
+        blocks: BuildingBlocks,
+        engine: WorkflowEngine,
+        options: RuntimeOptions,
+        peers: PeerRouter | None = None,
     ) -> None:
         self.options = options
         self.engine = engine
@@ -70,32 +104,49 @@ class EmbeddedRuntime:
         self._blocks = blocks
         self._fronts: dict[str, HttpFront] = {}
         self._sweeping: asyncio.Task[None] | None = None
-        self.others = OtherHubs()
+        self.peers = peers
 
     @classmethod
-    async def open(cls, data_dir: Path, *, options: RuntimeOptions) -> "EmbeddedRuntime":
-        """Lock `data_dir`, open what is in it and take up its unfinished workflows.
+    async def open(
+        cls, data_dir: Path, *, options: RuntimeOptions, peers: PeerRouter | None = None
+    ) -> "EmbeddedRuntime":
+        """Lock `data_dir`, open what is in it and resume its unfinished workflows.
 
         These run as soon as their app's sidecar is started; no message is delivered before `start`. Raises StartError
-        where the folder is in use, cannot be written to or is damaged, or a component file is wrong.
+        if the folder is in use, cannot be written to or is damaged, or a resource file is wrong.
         """
-        folder = options.components_dir
-        components = read_components(folder) if folder is not None else DEFAULT_COMPONENTS
-        file = options.configuration
-        configuration = read_configuration(file) if file is not None else NO_CONFIGURATION
         async with contextlib.AsyncExitStack() as undo:
             lock = FolderLock.take(data_dir)
             undo.callback(lock.release)
-            database = await Database.open(data_dir / _DATABASE_FILE)
+            database = await Database.open(data_dir / DATABASE_FILE)
             undo.push_async_callback(database.close)
-            blocks = BuildingBlocks.over(database, options.clock, components, configuration)
-            engine = WorkflowEngine(database, clock=options.clock)
             try:
-                await engine.start()
+                runtime = await cls.create(database, lock, options, peers)
             except TransientError as error:
                 raise StartError(f"cannot resume from the data folder {str(data_dir)!r}: {error.message}") from error
             undo.pop_all()
-        return cls(lock, blocks, engine, options)
+        return runtime
+
+    @classmethod
+    async def create(
+        cls, database: Database, lock: FolderLock, options: RuntimeOptions, peers: PeerRouter | None = None
+    ) -> "EmbeddedRuntime":
+        """The runtime on an open `database`, whose folder is held by `lock`; `stop` ends both.
+
+        Raises StartError if a component file is wrong, TransientError if the database cannot be read.
+        """
+        folder, file = options.components_dir, options.configuration
+        components = read_components(folder) if folder is not None else DEFAULT_COMPONENTS
+        configuration = read_configuration(file) if file is not None else NO_CONFIGURATION
+        if folder is None:
+            own = SecretScope(by_default=False, allowed=options.secrets)
+            configuration = Configuration({DEFAULT_SECRET_STORE: own, **configuration.secret_scopes})
+        blocks = BuildingBlocks.create(
+            database, options.clock, components, configuration, peers=peers, state_stores=options.state_stores
+        )
+        engine = WorkflowEngine(database, clock=options.clock, router=peers)
+        await engine.start()
+        return cls(lock, blocks, engine, options, peers)
 
     @property
     def resumed(self) -> int:
@@ -107,32 +158,51 @@ class EmbeddedRuntime:
         return self.engine.resumed_by_name.get(workflow, 0)
 
     def front(self, app_id: str) -> HttpFront:
-        """The HTTP API of an app that was added, to be served on a socket. Raises KeyError for another one."""
+        """The HTTP API of an app that was added, to be served on a socket. Raises KeyError for another app."""
         return self._fronts[app_id]
 
     def add_app(self, app_id: str, channel: Transport) -> Sidecar:
         """The sidecar of an app in this process that is reached over `channel`."""
-        return EmbeddedSidecar(app_id, self._add(app_id, channel, self.engine.task_hub(app_id)), self)
+        front = self._add(app_id, channel, self.engine.hub(app_id))
+        self.broker.add_app(self._blocks.channels.by_id[app_id])
+        return EmbeddedSidecar(app_id, front, self)
 
     def serve_app(self, app_id: str, channel: Transport | None) -> ServedApp:
-        """The sidecar of an app in another process, which is reached over `channel`; None where it does not listen.
+        """The sidecar of an app in another process, which is reached over `channel`; None if it does not listen.
 
         The work of its workflows waits for it to connect.
         """
-        hub = self.engine.routed_hub(app_id, self.others)
+        hub = self.engine.hub(app_id)
         front = self._add(app_id, channel, hub)
-        return ServedApp.over(front, self.engine, RemoteWorker(self.options.clock), hub)
+        worker = RemoteWorker(self.options.clock)
+        self.engine.register(app_id, worker)
+        front.app.connected_workers = lambda: worker.connected
+        front.app.is_up = channel is None
 
-    def join(self, folder: PeerFolder, app_id: str) -> Neighbours:
-        """Deal with the other runtimes of the folder on behalf of `app_id`, the one app of this runtime."""
-        return Neighbours(folder, app_id, self._blocks, self.engine, self.others)
+        def listens() -> None:
+            front.app.is_up = True
+            if channel is not None:
+                self.broker.add_app(self._blocks.channels.by_id[app_id])
 
-    def _add(self, app_id: str, channel: Transport | None, hub: TaskHub) -> HttpFront:
+        handlers = [task_hub_handlers(hub, worker, lambda: self.engine.wake(app_id)), dapr_handlers(front.app)]
+        return ServedApp(app_id, as_asgi(front), GrpcServer(handlers, api_token=front.api_token), worker, listens)
+
+    def peer_api(self) -> AsgiApp:
+        """What this runtime answers to its peers, to be served on the socket that `join` announces."""
+        assert self.peers is not None
+        return peer_api(self.peers.app_id, self._blocks, self.engine)
+
+    async def join(self, socket: Path) -> None:
+        """Deal with the peers, which reach this runtime on `socket`, until it leaves them by `peers.stop`."""
+        assert self.peers is not None
+        await self.peers.start(socket, self.broker, self.engine)
+
+    def _add(self, app_id: str, channel: Transport | None, hub: Hub) -> HttpFront:
         if channel is not None:
-            app = AppChannel(app_id, channel, self.options.app_api_token)
-            self._blocks.channels.add(app)
-            self.broker.add_app(app)
-        front = HttpFront(app_id, self._blocks, api_token=self.options.api_token, task_hub=hub)
+            self._blocks.channels.add(AppChannel(app_id, channel, self.options.app_api_token))
+        front = HttpFront(
+            app_id, self._blocks, api_token=self.options.api_token, pages=self.options.pages, task_hub=hub
+        )
         self._fronts[app_id] = front
         return front
 
@@ -150,22 +220,11 @@ class EmbeddedRuntime:
         await self._blocks.database.close()
         self._lock.release()
 
-    def set_away(self, what: Literal["broker"], away: bool) -> None:
-        """As if the broker could not be reached: a publish is a 500, nothing is delivered."""
-        assert what == "broker"
-        self.broker.set_away(away)
-
-    def set_app_away(self, app_id: str, away: bool) -> None:
-        """As if the app could not be reached, by invocation or delivery. Raises KeyError for an unknown app."""
-        self._blocks.channels.by_id[app_id].away = away
-        if not away:
-            self.broker.app_is_back(app_id)
-
     async def _sweep(self) -> None:
         clock = self.options.clock
         while True:
             try:
-                swept = await sweep_expired(self._blocks.database, clock)
+                swept = await self._blocks.sweep()
                 log.debug("state_swept", extra={"keys": swept})
             except TransientError as error:
                 log.warning("state_not_swept", extra={"reason": error.message})
@@ -179,11 +238,17 @@ class EmbeddedSidecar:
         self._app_id = app_id
         self._runtime = runtime
         self._transport = InProcessTransport(front)
+        self._client = EmbeddedClient(front.app)
         self._workflows = runtime.engine.client(app_id)
 
     @property
     def transport(self) -> InProcessTransport:
         return self._transport
+
+    @property
+    def client(self) -> EmbeddedClient:
+        """State, messages, invocation and secrets without HTTP."""
+        return self._client
 
     @property
     def workflows(self) -> DaprWorkflowClient:

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import stat
 from pathlib import Path
 
 from everturn.errors import StartError
@@ -17,12 +18,13 @@ class FolderLock:
 
     @classmethod
     def take(cls, folder: Path) -> "FolderLock":
-        """Make `folder` where it is missing, and lock it.
+        """Make `folder` if it is missing, lock it, and close it to other users of the machine, with all that is in it.
 
-        Raises StartError where another process has it, or where it cannot be written to.
+        Raises StartError if another process has it, or if it cannot be written to.
         """
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _close_to_others(folder)
             descriptor = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StartError(
@@ -32,7 +34,7 @@ class FolderLock:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            owner = os.read(descriptor, 20).decode("ascii", "replace").strip() or "unknown"
+            owner = _holder(descriptor)
             os.close(descriptor)
             raise StartError(
                 f"data folder {str(folder)!r} is in use by process {owner}: "
@@ -47,3 +49,32 @@ class FolderLock:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def holder_of(folder: Path) -> str | None:
+    """The id of the process that has `folder` now, `unknown` if it does not say; None if nobody has it.
+
+    Raises OSError if the lock cannot be looked at.
+    """
+    try:
+        descriptor = os.open(folder / _LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _holder(descriptor)
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _holder(descriptor: int) -> str:
+    return os.read(descriptor, 20).decode("ascii", "replace").strip() or "unknown"
+
+
+def _close_to_others(folder: Path) -> None:
+    for path in (folder, *folder.rglob("*")):
+        mode = path.lstat().st_mode
+        if mode & 0o077 and not path.is_symlink():
+            path.chmod(stat.S_IMODE(mode) & 0o700)

@@ -1,1 +1,4 @@
-"""Fakes and tools for tests, shipped: scripted model endpoints, the fault proxy, a clock that tests move."""
+"""Fakes and tools for tests, shipped: scripted model endpoints, a proxy with faults, clocks that tests move.
+
+May import everything but `cli`.
+"""

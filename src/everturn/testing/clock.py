@@ -56,7 +56,7 @@ class ManualClock:
 
     @property
     def next_alarm_in_s(self) -> float | None:
-        """Seconds until the first alarm that still waits, None where there is none."""
+        """Seconds until the first alarm that still waits, None if there is none."""
         waiting = [alarm for alarm in self._alarms if alarm.waiting]
         return min((min(one.when - self._wall, one.deadline - self._elapsed) for one in waiting), default=None)
 

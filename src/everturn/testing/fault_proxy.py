@@ -56,7 +56,7 @@ class FaultProxy:
         self._flowing.clear()
 
     async def restore(self) -> None:
-        """Let everything through again, on the same port; what was held goes on."""
+        """Let everything through again, on the same port; what was held continues."""
         self._flowing.set()
         if self._server is None:
             await self._listen()

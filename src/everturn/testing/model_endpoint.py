@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, assert_never
 
-from everturn.testing.model_answers import Answer, Cut, Endless, Held, Reset, Whole, status
+from everturn.testing.model_answers import (
+    Answer,
+    Cut,
+    Endless,
+    Held,
+    Reset,
+    Spoken,
+    Whole,
+    status,
+)
 
 _HOST = "127.0.0.1"
 _CHUNK = b" " * 65_536
@@ -31,11 +40,15 @@ class ModelRequest:
         messages = self.body.get("messages") or [{}]
         return text in str(messages[-1].get("content"))
 
+    @property
+    def is_streamed(self) -> bool:
+        return isinstance(self.body, dict) and bool(self.body.get("stream"))
+
 
 class ModelEndpoint:
     """`async with ModelEndpoint() as endpoint:`, then point a model at `endpoint.base_url`.
 
-    Answers come from `script_for` where one fits, then from `script`, in order; without one left it is `otherwise`.
+    Answers come from `script_for` if one fits, then from `script`, in order; without one left it is `otherwise`.
     """
 
     def __init__(self, *script: Answer, otherwise: Answer | None = None) -> None:
@@ -68,7 +81,7 @@ class ModelEndpoint:
         return [request for request in self.requests if request.is_about(text)]
 
     async def asked(self, times: int, about: str = "") -> None:
-        """Return once there have been `times` requests, of those about `about` where that is given."""
+        """Return once there have been `times` requests, of those about `about` if that is given."""
 
         def enough() -> bool:
             return len(self.requests_about(about) if about else self.requests) >= times
@@ -106,7 +119,9 @@ class ModelEndpoint:
                     self.requests.append(request)
                     self._changed.notify_all()
                 answer = self._next_answer(request)
-                if not await self._give(answer, writer):
+                if isinstance(answer, Held) and not await _comes(answer.until, reader):
+                    break
+                if not await self._give(answer, request, writer):
                     break
         except (ConnectionError, asyncio.CancelledError):
             pass  # the client went away, or the endpoint is closed
@@ -122,7 +137,7 @@ class ModelEndpoint:
                 return answers.popleft()
         return self._script.popleft() if self._script else self._otherwise
 
-    async def _give(self, answer: Answer, writer: asyncio.StreamWriter) -> bool:
+    async def _give(self, answer: Answer, request: ModelRequest, writer: asyncio.StreamWriter) -> bool:
         """Give `answer`; whether the connection can take another request."""
         match answer:
             case Whole():
@@ -136,18 +151,44 @@ class ModelEndpoint:
                 return False
             case Held():
                 await answer.until.wait()
-                return await self._give(answer.then, writer)
+                return await self._give(answer.then, request, writer)
+            case Spoken() if not request.is_streamed:
+                return await self._give(answer.whole(), request, writer)
+            case Spoken():
+                await _speak(answer, writer)
+                return False
             case Endless():
-                await _send(writer, b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n")
+                headers = "content-type: application/json\r\nconnection: close"
+                await _send(writer, f"HTTP/1.1 {answer.status} Scripted\r\n{headers}\r\n\r\n".encode())
                 while True:
                     await _send(writer, _CHUNK)
             case _:
                 assert_never(answer)
 
 
+async def _comes(event: asyncio.Event, reader: asyncio.StreamReader) -> bool:
+    """Whether `event` is set before the client goes away, which asks for nothing else meanwhile."""
+    set_, gone = asyncio.ensure_future(event.wait()), asyncio.ensure_future(reader.read(1))
+    try:
+        await asyncio.wait([set_, gone], return_when=asyncio.FIRST_COMPLETED)
+        return set_.done()
+    finally:
+        for task in (set_, gone):
+            task.cancel()
+        await asyncio.gather(set_, gone, return_exceptions=True)
+
+
 async def _send(writer: asyncio.StreamWriter, data: bytes) -> None:
     writer.write(data)
     await writer.drain()
+
+
+async def _speak(answer: Spoken, writer: asyncio.StreamWriter) -> None:
+    await _send(writer, b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")
+    for piece in answer.chunks():
+        await (_send(writer, piece) if isinstance(piece, bytes) else piece.wait())
+    if answer.is_cut:
+        _reset(writer)
 
 
 def _head(answer: Whole, length: int) -> bytes:

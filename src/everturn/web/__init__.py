@@ -1,1 +1,4 @@
-"""What the HTTP APIs of both services share: problem details, limits, health, metrics. `app.build_app` joins them."""
+"""What the HTTP APIs of both services share: who calls, problem details, limits, ids in paths, health and metrics.
+
+May import `settings`, `logs`, `contracts` and `errors`; knows nothing of chats, memories or sidecars.
+"""

@@ -3,53 +3,101 @@
     def add_routes(router: APIRouter) -> None:
         @router.get("/turns/{turn_id}", responses=problem_responses(404))
         async def get_turn(turn_id: PathId) -> Turn:
-            raise Problem(404, f"no turn {turn_id!r}")
+            return await turns.view(turn_id)  # TerminalError of kind not_found: 404
 
-    service = Service(name="DACA Chat Service", summary="…", readiness=readiness, registry=CollectorRegistry())
+    service = Service("DACA Chat Service", "chat-service", "…", readiness=readiness, registry=CollectorRegistry())
     app = build_app(service, add_routes, lifespan=lifespan)
 
-A route raises `Problem` for an answer that it decides on; any other error is mapped by `problems.problem_of`.
+A route raises `Problem` for an answer that it decides on; `problems.problem_of` maps every other error to a status.
 """
 
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from enum import Enum
+from typing import Any, Literal
 
 from fastapi import APIRouter, FastAPI
-from prometheus_client import CollectorRegistry
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from pydantic import BaseModel, SecretStr
 from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 from starlette.types import Lifespan
 
-from everturn import __version__
-from everturn.web.bodies import BODY_TIMEOUT_S, BodyLimit, JsonRoute
-from everturn.web.cors import Cors
-from everturn.web.health import HEALTH_PATHS, Readiness, add_health_routes
-from everturn.web.paths import EncodedPath
-from everturn.web.problems import UnexpectedErrors, handle_problems, problem_responses
-from everturn.web.tokens import ApiToken
+from everturn import __version__, logs, tracing
+from everturn.dapr.pages import AllowedPages
+from everturn.errors import EverturnError, SettingError
+from everturn.settings import Settings, load_settings, warn_of_settings
+from everturn.web.callers import Doors, Identify, SignIn, anybody
+from everturn.web.files import DOCS_PATHS, add_docs_routes
+from everturn.web.middleware import (
+    BODY_TIMEOUT_S,
+    BodyLimit,
+    Cors,
+    JsonRoute,
+    OwnPages,
+    Settled,
+    SingleHeaders,
+    Traced,
+)
+from everturn.web.problems import Shapes, UnexpectedErrors, handle_problems, problem_responses, unavailable
+from everturn.web.requests import EncodedPath
+
+HEALTH_PATHS = frozenset({"/healthz", "/readyz"})
+# Asked by probes and by Prometheus, under whatever name they know a pod by.
+PROBED_PATHS = HEALTH_PATHS | {"/metrics"}
+_OPENAPI_PATH = "/openapi.json"
+# Open to those who have not signed in as well: nothing of a user is in them.
+_PUBLIC_PATHS = PROBED_PATHS | DOCS_PATHS | {"/", _OPENAPI_PATH}
+_READINESS_RETRY_S = 1.0
+_TAGS: list[str | Enum] = ["health"]
+
+Readiness = Callable[[], Awaitable[str | None]]
+"""Says why the service cannot do its work, in one safe sentence; None if it can."""
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What a service tells the web room about itself.
+    """What a service says of itself.
 
-    `registry` is this application's own: many applications live in one process. `token` is asked of every caller,
-    health aside; `body_limits` are bytes by path, where a route takes more than 1 MiB; `body_timeout_s` are seconds.
+    `app_id` is its name in traces. `registry` is this application's own: many applications live in one process. Of web
+    pages only `pages` may call.
+    `identify` finds out who calls. `token` is what the sidecar shows: the `sidecar_paths` are closed to all others;
+    `is_closed`: so is the rest but health, to who is not signed in. `body_limits` are bytes by path, for routes that
+    take more than 1 MiB; `body_timeout_s` are seconds. `page` is what `/` gives to browsers, and `page_paths` are its
+    files, open to all. No answer begins before `settled` has returned. Errors have `shapes` of other APIs by the
+    beginning of a path.
     """
 
     name: str
+    app_id: str
     summary: str
     readiness: Readiness
     registry: CollectorRegistry
-    cors_origins: tuple[str, ...] = ()
+    pages: AllowedPages = field(default_factory=AllowedPages)
+    identify: Identify = anybody
     token: SecretStr | None = None
+    is_closed: bool = False
+    sidecar_paths: frozenset[str] = frozenset()
     body_limits: Mapping[str, int] = field(default_factory=dict)
     body_timeout_s: float = BODY_TIMEOUT_S
+    page: Callable[[Request], Response] | None = None
+    page_paths: frozenset[str] = frozenset()
+    settled: Callable[[], Awaitable[None]] | None = None
+    shapes: Shapes = field(default_factory=dict)
+
+    @property
+    def asks_who_calls(self) -> bool:
+        return self.is_closed or self.identify is not anybody
 
 
 class Welcome(BaseModel):
     message: str
+
+
+class Health(BaseModel):
+    status: Literal["ok"] = "ok"
 
 
 def build_app(
@@ -65,19 +113,63 @@ def build_app(
         version=__version__,
         lifespan=lifespan,
         middleware=_middleware(service),
-        responses=problem_responses(*(401,) if service.token else (), 422, 500),
+        responses=problem_responses(*(401,) if service.asks_who_calls else (), 403, 422, 500),
         redirect_slashes=False,
+        openapi_url=_OPENAPI_PATH,
+        docs_url=None,  # FastAPI's own pages load their scripts from elsewhere
+        redoc_url=None,
     )
-    handle_problems(app)
+    app.state.registry = service.registry
+    handle_problems(app, service.shapes)
 
-    @app.get("/", summary="A welcome", tags=["health"])
-    async def welcome() -> Welcome:
-        return Welcome(message=f"Welcome to the {service.name}! Access /docs for the API documentation.")
+    @app.get("/", summary="A welcome", tags=["health"], response_model=Welcome)
+    async def welcome(request: Request) -> Welcome | Response:
+        message = f"Welcome to the {service.name}! Access /docs for the API documentation."
+        if service.page is None:
+            return Welcome(message=message)
+        if "text/html" in request.headers.get("accept", ""):
+            return service.page(request)
+        return JSONResponse({"message": message}, headers={"vary": "accept"})
 
     app.router.route_class = JsonRoute
+    add_docs_routes(app.router, service.name, _OPENAPI_PATH)
     add_routes(app.router)
-    add_health_routes(app.router, service.readiness, service.registry)
+    _add_health_routes(app.router, service.readiness, service.registry)
     return app
+
+
+def standalone_app(create_app: Callable[[Settings], FastAPI]) -> FastAPI:
+    """The app of this process's settings, for `uvicorn everturn.chat.app:app`; it logs in our form.
+
+    If it cannot be made, ends the process with one line on stderr: exit code 2 for a wrong setting, 1 for the rest.
+    """
+    logs.configure()
+    try:
+        settings = load_settings()
+        logs.set_level(settings.log_level)
+        warn_of_settings()
+        return create_app(settings)
+    except EverturnError as error:
+        sys.stderr.write(f"everturn: {error.message}\n")
+        raise SystemExit(2 if isinstance(error, SettingError) else 1) from None
+
+
+def _add_health_routes(router: APIRouter, readiness: Readiness, registry: CollectorRegistry) -> None:
+    """`GET /healthz`, `GET /readyz` and `GET /metrics` (Prometheus text) over `registry`."""
+
+    @router.get("/healthz", tags=_TAGS, summary="The process is alive")
+    async def healthz() -> Health:
+        return Health()
+
+    @router.get("/readyz", tags=_TAGS, summary="The service can do its work", responses=problem_responses(503))
+    async def readyz() -> Health:
+        if reason := await readiness():
+            raise unavailable(reason, retry_after_s=_READINESS_RETRY_S)
+        return Health()
+
+    @router.get("/metrics", tags=_TAGS, summary="Metrics for Prometheus", response_class=Response)
+    async def metrics() -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 
 def _middleware(service: Service) -> list[Middleware]:
@@ -85,15 +177,23 @@ def _middleware(service: Service) -> list[Middleware]:
     stack: list[Any] = [
         Middleware(
             Cors,
-            allow_origins=service.cors_origins,
+            allow_origins=service.pages.origins,
             allow_methods=["*"],
             allow_headers=["*"],
             expose_headers=["Location", "Retry-After"],
         ),
         Middleware(UnexpectedErrors),
+        Middleware(SingleHeaders),
         Middleware(EncodedPath),
+        Middleware(OwnPages, pages=service.pages, open_paths=PROBED_PATHS),
     ]
-    if service.token is not None:
-        stack.append(Middleware(ApiToken, token=service.token, open_paths=HEALTH_PATHS))
+    if service.settled is not None:
+        stack.append(Middleware(Settled, settled=service.settled, open_paths=HEALTH_PATHS))
+    open_paths = service.page_paths | (HEALTH_PATHS if service.is_closed else _PUBLIC_PATHS)
+    doors = Doors(open_paths, service.sidecar_paths, service.token, service.is_closed)
+    stack.append(Middleware(SignIn, identify=service.identify, doors=doors))
+    if tracing.is_on():
+        quiet = HEALTH_PATHS | service.sidecar_paths | {"/metrics"}
+        stack.append(Middleware(Traced, service=service.app_id, quiet=quiet))
     stack.append(Middleware(BodyLimit, limits=service.body_limits, timeout_s=service.body_timeout_s))
     return stack

@@ -6,7 +6,7 @@ phrase (section 4.2.1). No answer repeats what a client sent: it could be a mess
 
 import logging
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from http import HTTPStatus
 from math import ceil
@@ -20,11 +20,26 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from everturn.errors import ConflictError, TransientError
+from everturn.errors import ConflictError, TerminalError, TransientError
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
-# Asked of clients where nobody knows better: long enough for a sidecar to come back, short enough for a person.
+# Asked of clients if nobody knows better: long enough for a sidecar to come back, short enough for a person.
 _DEFAULT_RETRY_AFTER_S = 1.0
+
+# The statuses of what a client did that cannot be done, by `TerminalError.kind`. A new kind of error is a line here.
+STATUS_OF_KIND: Mapping[str, int] = {
+    "not_found": 404,
+    "forbidden": 403,
+    "key_reused": 422,
+    "ended": 409,
+    "decided": 409,
+    "busy": 409,
+    "merged": 409,
+    "not_failed": 409,
+    "no_context": 409,
+}
+# Of what may work later, by `TransientError.kind`; the rest is 503.
+_LATER: Mapping[str, int] = {"too_many_open": 429, "tokens_used_up": 429}
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +74,8 @@ class Problem(HTTPException):
 def problem_of(error: Exception) -> Problem:
     """The problem that answers `error`: the one place where errors become statuses.
 
-    A Problem is itself; wrong input is 422; what may work later is 503 with Retry-After (RFC 9110 section 10.2.3);
-    all else is 500 and says nothing of its cause.
+    A Problem is itself; wrong input is 422; what may work later is 503 or 429 with Retry-After (RFC 9110
+    section 10.2.3); a refusal has the status of its kind; all else is 500 and says nothing of its cause.
     """
     match error:
         case Problem():
@@ -71,25 +86,42 @@ def problem_of(error: Exception) -> Problem:
             return _validation_problem(error)
         case TransientError():
             wait_s = _DEFAULT_RETRY_AFTER_S if error.retry_after_s is None else error.retry_after_s
-            return unavailable(error.message, retry_after_s=wait_s)
+            return unavailable(error.message, retry_after_s=wait_s, status=_LATER.get(error.kind, 503))
+        case TerminalError() if error.kind in STATUS_OF_KIND:
+            return Problem(STATUS_OF_KIND[error.kind], error.message)
         case ConflictError():
             return unavailable("too many writers at once", retry_after_s=_DEFAULT_RETRY_AFTER_S)
         case _:
             return Problem(500, "The server met an unexpected error.")
 
 
-def unavailable(detail: str, *, retry_after_s: float) -> Problem:
-    """A 503 that asks the client to come back after `retry_after_s` seconds (rounded up, at least 1)."""
-    return Problem(503, detail, headers={"retry-after": str(max(1, ceil(retry_after_s)))})
+def unavailable(detail: str, *, retry_after_s: float, status: int = 503) -> Problem:
+    """A 503, or 429, that asks the client to come back after `retry_after_s` seconds (rounded up, at least 1)."""
+    return Problem(status, detail, headers={"retry-after": str(max(1, ceil(retry_after_s)))})
 
 
-def problem_response(problem: Problem) -> Response:
-    """`problem` as an answer."""
-    details = ProblemDetails(
-        title=HTTPStatus(problem.status_code).phrase, status=problem.status_code, detail=problem.detail
-    )
-    body = to_json({**problem.extras, **details.model_dump()})
-    return Response(body, problem.status_code, problem.headers, PROBLEM_MEDIA_TYPE)
+Shapes = Mapping[str, Callable[[Problem], Response]]
+"""How an error is answered on paths that begin so: in the words of another API, whose clients expect them."""
+
+
+class ProblemResponse(Response):
+    """A problem as an answer, in the shape that the application has for the path."""
+
+    def __init__(self, problem: Problem) -> None:
+        details = ProblemDetails(
+            title=HTTPStatus(problem.status_code).phrase, status=problem.status_code, detail=problem.detail
+        )
+        body = to_json({**problem.extras, **details.model_dump()})
+        super().__init__(body, problem.status_code, problem.headers, PROBLEM_MEDIA_TYPE)
+        self._problem = problem
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        shapes: Shapes = scope["app"].state.shapes if "app" in scope else {}
+        for beginning, shape in shapes.items():
+            if scope["path"].startswith(beginning):
+                await shape(self._problem)(scope, receive, send)
+                return
+        await super().__call__(scope, receive, send)
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -97,13 +129,16 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: _documented(status) for status in statuses}
 
 
-def handle_problems(app: FastAPI) -> None:
+def handle_problems(app: FastAPI, shapes: Shapes) -> None:
     """Make `app` answer each expected error with its problem; `UnexpectedErrors` answers the rest."""
+    app.state.shapes = shapes
 
     async def answer(_: Request, error: Exception) -> Response:
-        return problem_response(problem_of(error))
+        if isinstance(error, TerminalError) and error.kind not in STATUS_OF_KIND:
+            raise error
+        return ProblemResponse(problem_of(error))
 
-    for kind in (HTTPException, RequestValidationError, TransientError, ConflictError):
+    for kind in (HTTPException, RequestValidationError, TransientError, TerminalError, ConflictError):
         app.add_exception_handler(kind, answer)
 
 
@@ -133,7 +168,7 @@ class UnexpectedErrors:
             log.error("request_failed", extra={"error": type(error).__name__, "at": _place_of(error)})
             if started:
                 raise ConnectionAbortedError("an answer broke off") from None
-            await problem_response(problem_of(error))(scope, receive, send)
+            await ProblemResponse(problem_of(error))(scope, receive, send)
 
 
 def _place_of(error: Exception) -> list[str]:

@@ -1,12 +1,12 @@
 """What a prompt has of a conversation: the memory service's window, and the turns whose events are still on the way."""
 
-from everturn.chat.context import stored_up_to, unstored, with_recent
-from everturn.chat.records import PastEntry, StoredReply, TurnRecord, Window
-from everturn.chat.sessions import Place, Session
+from everturn.chat.context import prompt_history, stored_up_to, unstored, with_recent
+from everturn.chat.facts import Context, PastEntry, Window
+from everturn.chat.session import QueuedTurn, Session
 
 
 def session(*sequences: int) -> Session:
-    recent = [Place(turn_id=f"t{n}", sequence=n) for n in sequences]
+    recent = [QueuedTurn(f"t{n}", n) for n in sequences]
     return Session(user_id="ann", next_sequence=max(sequences, default=0) + 2, recent=recent)
 
 
@@ -15,19 +15,7 @@ def window(*sequences: int, truncated: bool = False) -> Window:
     return Window(history=entries, truncated=truncated)
 
 
-def record(sequence: int) -> TurnRecord:
-    return TurnRecord(
-        turn_id=f"t{sequence}",
-        user_id="ann",
-        session_id="s",
-        sequence=sequence,
-        text=f"m{sequence}",
-        accepted_at="",
-        reply=StoredReply(text=f"r{sequence}", model="m", at=""),
-    )
-
-
-def sequences(places: list[Place]) -> list[int]:
+def sequences(places: list[QueuedTurn]) -> list[int]:
     return [place.sequence for place in places]
 
 
@@ -57,7 +45,15 @@ def test_what_fell_out_of_the_window_counts_as_stored() -> None:
     assert stored_up_to(known, unstored(known, window(2, 3, truncated=True))) == 3
 
 
-def test_missing_turns_take_their_place_in_the_history() -> None:
-    history = with_recent(window(1, 3).history, [record(2)])
+def test_a_context_names_the_turns_that_its_window_lacks() -> None:
+    context = with_recent(Context(history=window(1, 2)), session(1, 2, 4))
 
-    assert [entry.content for entry in history] == ["m1", "m2", "r2", "m3"]
+    assert (context.recent, context.stored_up_to) == ([("t4", 0, 4)], 2)
+
+
+def test_a_history_has_the_newer_turns_at_their_places() -> None:
+    newer = [PastEntry(role="user", content="m2", timestamp="", turn_id="t2", sequence=2)]
+
+    history = prompt_history(Context(history=window(1, 3)), newer, [], tokens=100)
+
+    assert [entry.content for entry in history] == ["m1", "m2", "m3"]

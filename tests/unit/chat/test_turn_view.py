@@ -7,11 +7,11 @@ import pytest
 from dapr.ext.workflow import FailureDetails, WorkflowHistoryEvent
 from dapr.ext.workflow import WorkflowHistoryEventType as Kind
 
-from everturn.chat.faults import encode_fault
-from everturn.chat.records import Outcome, StoredReply, TurnRecord
-from everturn.chat.sessions import Place, Session
-from everturn.chat.turn_view import merged_steps, status_of, steps_of, view_of
-from everturn.contracts.chat import Failure, Step, StepStatus, TurnStatus
+from everturn.chat.facts import Accepted, Cancelled, Outcome, Reply, TurnFacts, TurnRun, Verdict
+from everturn.chat.session import QueuedTurn, Session
+from everturn.chat.turn_view import status_of, steps_of, view_of
+from everturn.chat.workflow.step_runner import NOT_ITS_TURN, encode_fault
+from everturn.contracts.chat import Failure, Step, StepStatus, TurnStatus, merged_steps
 from everturn.errors import TransientError
 
 START = datetime(2026, 1, 1, 12)  # noqa: DTZ001 - the SDK's timestamps are naive UTC
@@ -41,20 +41,13 @@ class History:
         return self.add(Kind.TASK_FAILED, task_scheduled_id=event_id, failure_details=details)
 
 
-def record(**fields: Any) -> TurnRecord:
-    given = {
-        "turn_id": "t",
-        "user_id": "ann",
-        "session_id": "s",
-        "sequence": 1,
-        "text": "hi",
-        "accepted_at": "2026-01-01T12:00:00.000Z",
-    }
-    return TurnRecord.model_validate({**given, **fields})
+def facts(verdict: Verdict | None = None, status: TurnStatus | None = None) -> TurnFacts:
+    accepted = Accepted(user_id="ann", session_id="s", text="hi", at="2026-01-01T12:00:00.000Z")
+    return TurnFacts(TurnRun("t", 0, accepted), verdict, outcome(status) if status else None)
 
 
-def outcome(status: TurnStatus, **fields: Any) -> Outcome:
-    return Outcome.model_validate({"status": status, "at": "2026-01-01T12:01:00.000Z", **fields})
+def outcome(status: TurnStatus, attempt: int = 1) -> Outcome:
+    return Outcome(status=status, at="2026-01-01T12:01:00.000Z", sequence=1, attempt=attempt)
 
 
 def test_a_running_step_has_no_end() -> None:
@@ -95,10 +88,10 @@ def test_internal_activities_are_not_steps_but_end_what_was_retried() -> None:
 
 
 def test_the_running_step_of_a_cancelled_turn_has_failed() -> None:
-    cancelled = record(outcome=outcome(TurnStatus.CANCELLED))
+    cancelled = facts(Cancelled(at=""), TurnStatus.CANCELLED)
     history = History().scheduled(2, "fetch_context").completed(2).scheduled(3, "generate_response")
 
-    turn = view_of(cancelled, TurnStatus.CANCELLED, history.events)
+    turn = view_of(cancelled, Session("ann"), None, history.events)
 
     assert [step.status for step in turn.steps] == [StepStatus.COMPLETED, StepStatus.FAILED]
     assert turn.steps[1].error is not None
@@ -107,10 +100,10 @@ def test_the_running_step_of_a_cancelled_turn_has_failed() -> None:
 
 
 def test_a_running_turn_has_no_reply_yet_even_if_one_is_stored() -> None:
-    reply = StoredReply(text="hello", model="m", at="2026-01-01T12:00:30.000Z")
+    reply = Reply(text="hello", model="m", at="2026-01-01T12:00:30.000Z")
 
-    running = view_of(record(reply=reply), TurnStatus.RUNNING, [])
-    completed = view_of(record(reply=reply, outcome=outcome(TurnStatus.COMPLETED)), TurnStatus.COMPLETED, [])
+    running = view_of(facts(reply), Session("ann"), None, [])
+    completed = view_of(facts(reply, TurnStatus.COMPLETED), Session("ann"), None, [])
 
     assert running.reply is None
     assert completed.reply is not None
@@ -134,12 +127,47 @@ def test_the_attempts_of_a_rerun_are_added_to_those_before() -> None:
 
 @pytest.mark.parametrize("status", [TurnStatus.COMPLETED, TurnStatus.FAILED, TurnStatus.CANCELLED])
 def test_an_outcome_is_the_status(status: TurnStatus) -> None:
-    assert status_of(record(outcome=outcome(status)), Session(user_id="ann"), None) is status
+    assert status_of(facts(status=status), Session("ann"), None) is status
 
 
 def test_a_turn_without_a_workflow_is_queued_or_paused_in_its_place() -> None:
-    waiting = Session(user_id="ann", queue=[Place(turn_id="u", sequence=0), Place(turn_id="t", sequence=1)])
-    held = waiting.with_paused("t", paused=True)
+    waiting = Session("ann", queue=[QueuedTurn("u", 0), QueuedTurn("t", 1)])
+    held = waiting.with_paused(facts().run, paused=True)
 
-    assert status_of(record(), waiting, None) is TurnStatus.QUEUED
-    assert status_of(record(), held, None) is TurnStatus.PAUSED
+    assert status_of(facts(), waiting, None) is TurnStatus.QUEUED
+    assert status_of(facts(), held, None) is TurnStatus.PAUSED
+
+
+def test_a_look_whether_it_is_its_turn_is_no_attempt() -> None:
+    history = History().scheduled(2, "fetch_context").failed(2, NOT_ITS_TURN)
+
+    assert steps_of(history.events) == []
+    (step,) = steps_of(history.scheduled(4, "fetch_context").completed(4).events)
+    assert (step.attempts, step.error) == (1, None)
+
+
+def test_what_the_last_step_does_again_after_the_outcome_changes_nothing_that_was_shown() -> None:
+    ended = facts(Reply(text="hello", model="m", at=""), TurnStatus.COMPLETED)
+    history = History().scheduled(2, "save_conversation")
+
+    shown = view_of(ended, Session("ann"), None, history.events)
+    later = view_of(ended, Session("ann"), None, history.failed(2).scheduled(4, "save_conversation").events)
+
+    assert later == shown
+    assert (shown.steps[0].status, shown.steps[0].finished_at) == (StepStatus.COMPLETED, "2026-01-01T12:01:00.000Z")
+
+
+def test_what_an_earlier_run_did_does_not_change_when_the_rerun_ends() -> None:
+    past = Step(
+        name="handle_error",
+        status=StepStatus.COMPLETED,
+        attempts=1,
+        started_at="2026-01-01T11:00:00.000Z",
+        finished_at="2026-01-01T11:00:01.000Z",
+    )
+    run = TurnRun("t", 1, facts().run.accepted)
+    rerun = TurnFacts(run, outcome=outcome(TurnStatus.COMPLETED), past_steps=[past])
+
+    turn = view_of(rerun, Session("ann"), None, History().scheduled(2, "save_conversation").completed(2).events)
+
+    assert turn.steps[0] == past

@@ -1,5 +1,6 @@
 """The command line: help that suffices, one line a refusal, exit codes that scripts can use."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,37 +14,102 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_help_names_every_command_and_the_first_settings(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(["--help"])
+@pytest.mark.parametrize("arguments", [[], ["--help"]])
+def test_help_names_every_command_and_the_first_settings(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 0
 
     shown = capsys.readouterr().out
-    assert ended.value.code == 0
-    for word in (
-        "up",
-        "runtime",
-        "chat",
-        "memory",
-        "turns",
-        "version",
-        "EVERTURN_DATA_DIR",
-        "GEMINI_API_KEY",
-        "docs/reference/settings.md",
-    ):
+    verbs = ("up", "serve", "runtime", "chat", "turns", "--version")
+    for word in (*verbs, "EVERTURN_DATA_DIR", "GEMINI_API_KEY", "docs/reference/settings.md"):
         assert word in shown
 
 
 def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["version"]) == 0
+    assert main(["--version"]) == 0
     assert capsys.readouterr().out.strip() == __version__
 
 
-def test_an_unknown_command_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(["fly"])
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["fly"], "fly"),
+        (["up", "--nonsense"], "--nonsense"),
+        (["serve"], "service"),
+        (["serve", "broker"], "broker"),
+        (["chat", "-m", "hello"], "--user"),
+        (["turns"], "command"),
+        (["turns", "show"], "TURN_ID"),
+        (["up", "--", "python"], "everturn runtime"),
+        (["chat", "--", "python"], "everturn runtime"),
+        (["runtime", "python"], "python"),
+        (["runtime", "--log-level", "loud"], "loud"),
+        *((["runtime", f"--app-id={app_id}"], "no app id") for app_id in ("", " ", ".", "..")),
+        *(
+            (["runtime", "--app-id=mine", f"--app-port={port}"], "no port")
+            for port in ("0", "65536", "http", "-1", "٣")
+        ),
+        (["runtime", "--app-port", "5000"], "--app-id"),
+        (["runtime", "--", "python"], "--app-id"),
+        (["runtime", "--dapr-http-port", "65535"], "--dapr-http-port"),
+        (["runtime", "--dapr-grpc-port", "65535"], "--dapr-grpc-port"),
+        (["runtime", "--app-id", "mine", "--config", "nowhere.yaml"], "nowhere.yaml"),
+    ],
+)
+def test_a_command_line_that_makes_no_sense_exits_with_2_and_one_line(
+    arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
 
-    assert ended.value.code == 2
-    assert "fly" in capsys.readouterr().err
+    refusal = capsys.readouterr().err
+    assert refusal.startswith("everturn: ")
+    assert named in refusal
+    assert refusal.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", [["up"], ["runtime", "--app-id", "mine"]])
+def test_component_files_that_cannot_be_read_exit_with_1_and_one_line(
+    verb: list[str],
+    unused_tcp_port_factory: Callable[[], int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for service in ("CHAT", "MEMORY"):
+        monkeypatch.setenv(f"EVERTURN_{service}_PORT", str(unused_tcp_port_factory()))
+
+    assert main([*verb, "--resources-path", "nowhere"]) == 1
+
+    refusal = capsys.readouterr().err
+    assert "nowhere" in refusal
+    assert refusal.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", [["up"], ["runtime"], ["runtime", "--app-id", "mine"]])
+def test_a_start_warns_of_a_name_that_is_no_setting(
+    verb: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EVERTURN_MODLE", "m")
+
+    assert main([*verb, "--resources-path", "nowhere"]) == 1
+
+    assert "EVERTURN_MODLE is no setting: did you mean EVERTURN_MODEL_NAME?" in capsys.readouterr().err
+
+
+def test_up_reads_the_components_of_its_folder(
+    tmp_path: Path,
+    unused_tcp_port_factory: Callable[[], int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for service in ("CHAT", "MEMORY"):
+        monkeypatch.setenv(f"EVERTURN_{service}_PORT", str(unused_tcp_port_factory()))
+    (tmp_path / "components").mkdir()
+    (tmp_path / "components" / "statestore.yaml").write_text("kind: Component\nmetadata: {}\n", "utf-8")
+
+    assert main(["up"]) == 1
+
+    assert "statestore.yaml" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", [["up"], ["chat", "--user", "u", "-m", "hi"], ["turns", "show", "x"]])

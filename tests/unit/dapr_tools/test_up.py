@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from tools.dapr import build, up
-from tools.dapr.layout import usual_ports
+from tools.dapr.layout import Store, usual_ports
 
 from everturn.contracts.events import CHAT_APP_ID, MEMORY_APP_ID
 from everturn.settings import load_settings
@@ -106,10 +106,10 @@ def test_what_the_settings_file_says_reaches_services_and_sidecars(
     ]
     (tmp_path / ".env").write_text("\n".join(lines), "utf-8")
 
-    system = up.compose(load_settings(), tmp_path, threading.Event())
+    system = up.compose(load_settings(), tmp_path, threading.Event(), Store.REDIS)
 
     assert system.settings == {"APP_API_TOKEN": "t", "EVERTURN_MODEL_BASE_URL": "http://h/v1"}
-    assert system.settings_of_sidecars({})["APP_API_TOKEN"] == "t"
+    assert system.settings_of_sidecars()["APP_API_TOKEN"] == "t"
 
 
 def test_the_file_for_the_dapr_cli_names_the_same_apps_and_ports() -> None:

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from everturn.dapr.client import DaprClient
+from everturn.dapr.wire import Request, Response
 from everturn.errors import TransientError
-from everturn.memory.stores import Stores
+from everturn.memory.store import Stores
+from everturn.runtime.blocks import BuildingBlocks
 from everturn.runtime.clock import SystemClock
-from everturn.runtime.components import DEFAULT_COMPONENTS
-from everturn.runtime.http_call import BuildingBlocks
-from everturn.runtime.http_front import HttpFront
-from everturn.runtime.store.database import Database
-from everturn.sidecar.client import DaprClient
-from everturn.sidecar.wire import Request, Response
+from everturn.runtime.database.database import Database
+from everturn.runtime.http.front import HttpFront
+from everturn.runtime.resources.components import DEFAULT_COMPONENTS
 
 
 class StateTransport:
@@ -49,7 +49,7 @@ class StateTransport:
 @pytest.fixture
 async def transport(tmp_path: Path) -> AsyncIterator[StateTransport]:
     database = await Database.open(tmp_path / "state.db")
-    blocks = BuildingBlocks.over(database, SystemClock(), DEFAULT_COMPONENTS)
+    blocks = BuildingBlocks.create(database, SystemClock(), DEFAULT_COMPONENTS)
     yield StateTransport(HttpFront("agent-memory-service", blocks))
     await database.close()
 
@@ -61,4 +61,4 @@ def dapr(transport: StateTransport) -> DaprClient:
 
 @pytest.fixture
 def stores(dapr: DaprClient) -> Stores:
-    return Stores.over(dapr)
+    return Stores.create(dapr)

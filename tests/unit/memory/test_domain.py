@@ -1,6 +1,6 @@
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic_core import to_json
+from pydantic_core import to_json as dumped
 
 from everturn.memory.domain import (
     FANOUT,
@@ -15,7 +15,7 @@ from everturn.memory.domain import (
     with_room,
     with_turn,
 )
-from everturn.memory.encoding import conversation_from_json, conversation_to_json, node_from_json, node_to_json
+from everturn.memory.store import conversation_from_json, node_from_json, to_json
 from tests.unit.memory.arrivals import placeless, turn
 
 
@@ -23,7 +23,7 @@ class Log:
     """A conversation and its sealed nodes, without a store."""
 
     def __init__(self) -> None:
-        self.index = Conversation("u")
+        self.index = Conversation(owner="u")
         self.nodes: dict[int, Node] = {}
 
     def add(self, arrival: Arrival) -> tuple[Node, ...]:
@@ -105,7 +105,7 @@ def test_two_writers_seal_the_same_tail_into_the_same_node() -> None:
     for sequence in range(1, PAGE_TURNS + 1):
         log.add(turn(sequence))
 
-    assert with_room(log.index)[1] == with_room(conversation_from_json(conversation_to_json(log.index)))[1]
+    assert with_room(log.index)[1] == with_room(conversation_from_json(to_json(log.index)))[1]
 
 
 def test_a_long_conversation_keeps_its_turns_and_a_small_index() -> None:
@@ -127,8 +127,8 @@ def test_an_event_costs_as_many_bytes_at_turn_10_000_as_at_turn_1() -> None:
 
     for sequence in range(1, 10_001):
         sealed = log.add(turn(sequence, text="x" * 200))
-        written = [conversation_to_json(log.index), *(node_to_json(node) for node in sealed)]
-        costs.append(len(to_json(written)))
+        written = [to_json(log.index), *(to_json(node) for node in sealed)]
+        costs.append(len(dumped(written)))
 
     assert sum(costs[-block:]) <= 1.2 * sum(costs[:block])
 
@@ -139,8 +139,8 @@ def test_a_conversation_is_the_same_after_the_store(sequences: list[int]) -> Non
     for place, sequence in enumerate(sequences):
         log.add(turn(sequence, turn_id=f"t{place}"))
 
-    assert conversation_from_json(conversation_to_json(log.index)) == log.index
-    assert {number: node_from_json(node_to_json(node)) for number, node in log.nodes.items()} == log.nodes
+    assert conversation_from_json(to_json(log.index)) == log.index
+    assert {number: node_from_json(to_json(node)) for number, node in log.nodes.items()} == log.nodes
 
 
 def test_the_last_turns_that_fit_are_whole() -> None:

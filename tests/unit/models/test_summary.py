@@ -4,8 +4,8 @@ import pytest
 from agents.testing import ScriptedModel, assistant_message
 
 from everturn.errors import TerminalError, TransientError
-from everturn.models.build import build_summary_model
-from everturn.models.fence import unfence
+from everturn.models.prompts import unfence
+from everturn.models.providers import build_model
 from everturn.models.summary import SummaryTurn, summarise
 from everturn.settings import Settings
 from everturn.testing.model_answers import completion, status
@@ -74,7 +74,7 @@ async def test_an_endpoint_is_asked_once_without_tools_and_its_faults_are_sorted
     async with ModelEndpoint(
         completion("Junaid lives in Karachi."), status(503, retry_after="3"), status(401)
     ) as there:
-        model = build_summary_model(Settings(model_base_url=there.base_url, model_name="m"))
+        model = build_model(Settings(model_base_url=there.base_url, model_name="m"), "summary")
 
         assert await summarise(model, "Junaid", "", [TURN]) == "Junaid lives in Karachi."
         with pytest.raises(TransientError) as transient:

@@ -13,12 +13,14 @@ from fastapi import APIRouter, FastAPI
 from prometheus_client import CollectorRegistry, Counter
 from pydantic import BaseModel, Field, SecretStr
 
-from everturn.contracts.chat import Text
-from everturn.errors import ConflictError, TransientError
+from everturn.contracts.fields import Text
+from everturn.dapr.pages import AllowedPages
+from everturn.errors import ConflictError, TerminalError, TransientError
 from everturn.web.app import Service, build_app
-from everturn.web.bodies import BODY_TIMEOUT_S
-from everturn.web.paths import PathId
+from everturn.web.callers import CallerOf, Identify, anybody
+from everturn.web.middleware import BODY_TIMEOUT_S
 from everturn.web.problems import Problem
+from everturn.web.requests import PathId
 
 LARGE_LIMIT = 3_000_000
 
@@ -39,14 +41,24 @@ class Probe:
     async def readiness(self) -> str | None:
         return self.reason
 
-    def build(self, token: SecretStr | None = None, *, body_timeout_s: float = BODY_TIMEOUT_S) -> FastAPI:
+    def build(
+        self,
+        token: SecretStr | None = None,
+        *,
+        identify: Identify = anybody,
+        body_timeout_s: float = BODY_TIMEOUT_S,
+    ) -> FastAPI:
         service = Service(
+            app_id="test-service",
             name="Probe Service",
             summary="For tests",
             readiness=self.readiness,
             registry=self.registry,
-            cors_origins=("http://localhost:3000",),
+            pages=AllowedPages(("everturn.example", "*.lan"), ("http://localhost:3000",)),
+            identify=identify,
             token=token,
+            is_closed=token is not None,
+            sidecar_paths=frozenset({"/event"}),
             body_limits={"/large": LARGE_LIMIT},
             body_timeout_s=body_timeout_s,
         )
@@ -62,6 +74,14 @@ def add_routes(router: APIRouter) -> None:
     async def cancel_thing(thing_id: PathId) -> dict[str, str]:
         return {"cancelled": thing_id}
 
+    @router.get("/caller")
+    async def get_caller(caller: CallerOf) -> dict[str, str | bool | None]:
+        return {"user_id": caller.user_id, "operator": caller.operator}
+
+    @router.post("/event")
+    async def post_event() -> dict[str, bool]:
+        return {"taken": True}
+
     @router.post("/notes")
     async def post_note(note: Note) -> Note:
         return note
@@ -73,6 +93,9 @@ def add_routes(router: APIRouter) -> None:
     @router.get("/fail/{how}")
     async def fail(how: str) -> None:
         raise {
+            "not-found": TerminalError("no turn 'x'", kind="not_found"),
+            "forbidden": TerminalError("session 's' belongs to another user", kind="forbidden"),
+            "unmapped": TerminalError("a secret text", kind="http_418"),
             "problem": Problem(409, "it has ended", extras={"turn_id": "t1"}),
             "transient": TransientError("the store is away", retry_after_s=2.2),
             "conflict": ConflictError("lost"),
@@ -80,7 +103,7 @@ def add_routes(router: APIRouter) -> None:
         }[how]
 
 
-async def _served(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
+async def served(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
     with socket.socket(proto=socket.IPPROTO_TCP) as listener:  # asyncio sets TCP_NODELAY on no other
         listener.bind(("127.0.0.1", 0))
         listener.listen()  # so that a client can connect before the server accepts
@@ -101,18 +124,18 @@ def probe() -> Probe:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def client(probe: Probe) -> AsyncIterator[httpx2.AsyncClient]:
-    async for client in _served(probe.build()):
+    async for client in served(probe.build()):
         yield client
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def guarded_client() -> AsyncIterator[httpx2.AsyncClient]:
-    async for client in _served(Probe().build(SecretStr("right"))):
+    async for client in served(Probe().build(SecretStr("right"))):
         yield client
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def hasty_client() -> AsyncIterator[httpx2.AsyncClient]:
     """Of a service that gives a body no time at all beyond what is here already."""
-    async for client in _served(Probe().build(body_timeout_s=0.001)):
+    async for client in served(Probe().build(body_timeout_s=0.001)):
         yield client

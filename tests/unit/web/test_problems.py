@@ -48,22 +48,36 @@ async def test_a_lost_race_that_nobody_settled_is_503(client: httpx2.AsyncClient
     assert_problem(await client.get("/fail/conflict"), 503)
 
 
-async def test_an_unexpected_error_is_a_500_that_tells_nothing(client: httpx2.AsyncClient) -> None:
-    response = await client.get("/fail/bug")
+@pytest.mark.parametrize(("how", "status"), [("not-found", 404), ("forbidden", 403)])
+async def test_a_refusal_has_the_status_of_its_kind_and_its_own_sentence(
+    client: httpx2.AsyncClient, caplog: pytest.LogCaptureFixture, how: str, status: int
+) -> None:
+    with caplog.at_level(logging.INFO):
+        response = await client.get(f"/fail/{how}")
+
+    assert_problem(response, status)
+    assert "'" in response.json()["detail"]
+    assert "request_failed" not in caplog.text
+
+
+@pytest.mark.parametrize("how", ["bug", "unmapped"])
+async def test_an_unexpected_error_is_a_500_that_tells_nothing(client: httpx2.AsyncClient, how: str) -> None:
+    response = await client.get(f"/fail/{how}")
 
     assert_problem(response, 500)
     assert "secret" not in response.text
     assert "Traceback" not in response.text
 
 
+@pytest.mark.parametrize(("how", "kind"), [("bug", "RuntimeError"), ("unmapped", "TerminalError")])
 async def test_an_unexpected_error_is_logged_without_its_text(
-    client: httpx2.AsyncClient, caplog: pytest.LogCaptureFixture
+    client: httpx2.AsyncClient, caplog: pytest.LogCaptureFixture, how: str, kind: str
 ) -> None:
     with caplog.at_level(logging.INFO):
-        await client.get("/fail/bug")
+        await client.get(f"/fail/{how}")
 
     events = [record for record in caplog.records if record.getMessage() == "request_failed"]
-    assert [record.__dict__["error"] for record in events] == ["RuntimeError"]
+    assert [record.__dict__["error"] for record in events] == [kind]
     assert "a secret text" not in caplog.text
 
 

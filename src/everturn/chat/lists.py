@@ -1,0 +1,101 @@
+"""Lists of what a user has, from the user's index. What an entry stands for is looked up when it is shown."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from everturn.chat.queue import SessionQueue
+from everturn.chat.turns import Turns
+from everturn.chat.user_index import IndexedTurn, UserIndexes
+from everturn.contracts.chat import SessionList, SessionSummary, Turn, TurnList, TurnStatus
+
+# Entries that one request looks at; a list that is short because of it has a `next`.
+_LOOKS = 500
+# Turns that are looked up at once.
+_AT_ONCE = 20
+
+_Numbered = tuple[int, IndexedTurn]
+
+
+@dataclass(frozen=True, slots=True)
+class TurnFilter:
+    """Which turns are wanted; None is any."""
+
+    status: TurnStatus | None = None
+    session_id: str | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Lists:
+    """A list begins with the newest, or behind `cursor`, the `next` of the list before. Raises TransientError."""
+
+    _indexes: UserIndexes
+    _turns: Turns
+    _queue: SessionQueue
+
+    async def turns(
+        self, user_id: str, wanted: TurnFilter, cursor: int | None, limit: int, *, with_content: bool = False
+    ) -> TurnList:
+        """At most `limit` turns of the user."""
+
+        def is_wanted(entry: IndexedTurn) -> bool:
+            return wanted.session_id in (None, entry.session_id)
+
+        shown: list[Turn] = []
+        async with aclosing(self._batches(user_id, cursor, is_wanted)) as batches:
+            async for entries, after in batches:
+                cursor = after
+                looking = (self._turns.look(entry.turn_id, with_content=with_content) for _, entry in entries)
+                found = await asyncio.gather(*looking)
+                for (number, _), turn in zip(entries, found, strict=True):
+                    if turn is not None and turn.user_id == user_id and wanted.status in (None, turn.status):
+                        shown.append(turn)
+                        if len(shown) == limit:
+                            return TurnList(turns=shown, next=_next(number))
+        return TurnList(turns=shown, next=_next(cursor))
+
+    async def sessions(self, user_id: str, cursor: int | None, limit: int) -> SessionList:
+        """At most `limit` sessions of the user, each at the place of its last turn."""
+        shown: list[SessionSummary] = []
+        async with aclosing(self._batches(user_id, cursor, lambda _: True)) as batches:
+            async for entries, after in batches:
+                cursor = after
+                found = await self._queue.read_many(sorted({entry.session_id for _, entry in entries}))
+                for number, entry in entries:
+                    session = found.get(entry.session_id)
+                    if session is None or (session.last_turn, session.user_id) != (entry.turn_id, user_id):
+                        continue
+                    shown.append(
+                        SessionSummary(
+                            session_id=entry.session_id,
+                            turns=session.turns,
+                            last_at=session.last_at,
+                            title=session.title,
+                        )
+                    )
+                    if len(shown) == limit:
+                        return SessionList(sessions=shown, next=_next(number))
+        return SessionList(sessions=shown, next=_next(cursor))
+
+    async def _batches(
+        self, user_id: str, cursor: int | None, is_wanted: Callable[[IndexedTurn], bool]
+    ) -> AsyncGenerator[tuple[list[_Numbered], int], None]:
+        """The wanted entries, some at a time, and the cursor behind them; 0 behind the last one there is."""
+        batch: list[_Numbered] = []
+        looks = 0
+        async with aclosing(self._indexes.newest(user_id, cursor)) as entries:
+            async for number, entry in entries:
+                looks += 1
+                if is_wanted(entry):
+                    batch.append((number, entry))
+                if len(batch) == _AT_ONCE or looks == _LOOKS:
+                    yield batch, number
+                    batch = []
+                if looks == _LOOKS:
+                    return
+        yield batch, 0
+
+
+def _next(cursor: int | None) -> str | None:
+    return str(cursor) if cursor else None

@@ -1,0 +1,135 @@
+"""What a run says, for all in this process who listen to it: one reader of the journal, however many listen.
+
+Hints wake the reader, and hand it the words that are written in this process. Other replicas write too, so the journal
+is looked at while somebody listens: soon, if looks find something, else less and less often.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from everturn.chat.calls import calls_of
+from everturn.chat.facts import TurnFacts, TurnRun
+from everturn.chat.journal import Journal
+from everturn.chat.live.events import LiveEvent, Story
+from everturn.chat.turns import Turns
+from everturn.chat.words import Hints, Words, words_from
+from everturn.errors import TransientError
+
+log = logging.getLogger(__name__)
+
+# Seconds between two looks of nobody's asking.
+_FIRST_LOOK_S, _LONGEST_LOOK_S = 0.1, 2.0
+_FOR_EVER_S = 1e6
+
+
+@dataclass(eq=False, slots=True)
+class Feeds:
+    """Those of the runs that somebody listens to."""
+
+    _journal: Journal
+    _turns: Turns
+    _hints: Hints
+    _listened: "dict[str, tuple[Feed, list[None]]]" = field(default_factory=dict, init=False)
+
+    @contextmanager
+    def of(self, run: TurnRun) -> "Iterator[Feed]":
+        """The feed of `run`, while the block runs."""
+        key = run.instance_id
+        feed, listeners = self._listened.setdefault(key, (Feed(self._journal, self._turns, self._hints, run), []))
+        listeners.append(None)
+        try:
+            yield feed
+        finally:
+            listeners.pop()
+            if not listeners:
+                del self._listened[key]
+                feed.close()
+
+
+class Feed:
+    """The events of a run so far. `news` is set when there are more, or when there will be none: it `is_over`."""
+
+    def __init__(self, journal: Journal, turns: Turns, hints: Hints, run: TurnRun) -> None:
+        self.events: list[LiveEvent] = []
+        self.is_over = False
+        self.news = asyncio.Event()
+        self._journal = journal
+        self._turns = turns
+        self._hints = hints
+        self._run = run
+        self._story = Story(run)
+        self._hint = asyncio.Event()
+        self._following = asyncio.ensure_future(self._follow())
+
+    def close(self) -> None:
+        """Nobody listens any more."""
+        self._following.cancel()
+
+    def _tell(self, events: Iterator[LiveEvent]) -> None:
+        before = len(self.events)
+        self.events.extend(events)
+        if len(self.events) > before:
+            self.news.set()
+            self.news = asyncio.Event()
+
+    def _hear(self, number: int, words: Words | None) -> None:
+        if words is not None and number == self._story.next_words and words.calls < self._story.next_call:
+            self._tell(self._story.fold([words]))
+        else:
+            self._hint.set()
+
+    async def _follow(self) -> None:
+        """Look and wait until all events of the run are there, or the process stops."""
+        ended, look_s, is_hinted = self._end(), _FIRST_LOOK_S, False
+        try:
+            with self._hints.following(self._run, self._hear):
+                while True:
+                    before = len(self.events)
+                    if await self._look() or (ended.done() and self._turns.waiters_released):
+                        return
+                    has_found = not is_hinted and len(self.events) > before
+                    look_s = _FIRST_LOOK_S if has_found else min(_LONGEST_LOOK_S, 1.5 * look_s)
+                    if ended.done():
+                        ended = self._end()
+                    is_hinted = await self._wait(ended, look_s)
+        finally:
+            ended.cancel()
+            self.is_over = True
+            self.news.set()
+
+    def _end(self) -> "asyncio.Future[TurnFacts]":
+        """Done when the run has ended; who should run before it is seen to run meanwhile."""
+        return asyncio.ensure_future(self._turns.wait(self._run, _FOR_EVER_S))
+
+    async def _wait(self, ended: "asyncio.Future[TurnFacts]", seconds: float) -> bool:
+        """Return at a hint, at the end of the run, or after `seconds`; whether there was a hint."""
+        hint = asyncio.ensure_future(self._hint.wait())
+        both: list[asyncio.Future[Any]] = [ended, hint]
+        try:
+            await asyncio.wait(both, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            hint.cancel()
+        return self._hint.is_set()
+
+    async def _look(self) -> bool:
+        """Tell what is new in the journal; whether that was the end. In the order in which it is read, it is complete:
+        words and calls are written before the verdict, calls before the words behind them."""
+        self._hint.clear()
+        run, story = self._run, self._story
+        try:
+            verdict = await self._journal.verdict(run)
+            outcome = await self._journal.outcome(run) if verdict else None
+            first_words, first_call = story.next_words, story.next_call
+            words = await words_from(self._journal, run, first_words) if run.accepted.streamed else []
+            calls = await calls_of(self._journal, run, first_call)
+        except TransientError as error:
+            log.warning("turn_out_of_sight", extra={"turn_id": run.turn_id, "reason": error.message})
+            return False
+        # Some may have come as hints meanwhile.
+        new_words, new_calls = words[story.next_words - first_words :], calls[story.next_call - first_call :]
+        self._tell(story.fold(new_words, new_calls, verdict, outcome))
+        return outcome is not None

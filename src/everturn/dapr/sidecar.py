@@ -1,0 +1,96 @@
+"""The sidecar of a service that runs beside a real one: Dapr's, or an Everturn runtime in another process."""
+
+import asyncio
+import logging
+
+from dapr.conf import settings as sdk_settings
+from dapr.ext.workflow import WorkflowRuntime
+from dapr.ext.workflow.aio import DaprWorkflowClient
+
+from everturn.dapr.client import DaprClient
+from everturn.dapr.sdk.loggers import tame_sdk_loggers
+from everturn.dapr.sdk.worker import WorkerThread, bridge_coroutines, close_client, patch_suspend_resume
+from everturn.dapr.wire import HttpTransport
+from everturn.settings import Settings
+
+log = logging.getLogger(__name__)
+
+# A sidecar is on the same machine, or in the same pod.
+_HOST = "127.0.0.1"
+# Seconds in which a worker connects to a sidecar that is there, and between two looks whether it still is.
+_FIRST_LOOK_S, _LOOK_EVERY_S = 3.0, 1.0
+
+
+class DaprSidecar:
+    """`Sidecar` over HTTP and gRPC, at the ports and with the token of the settings.
+
+    The SDK reads ports and token from its own settings whenever a worker or client is made: they are set here, so that
+    a `.env` file counts for it as well. Make the `WorkflowRuntime` after this object.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        token = settings.dapr_api_token.get_secret_value() if settings.dapr_api_token is not None else None
+        sdk_settings.DAPR_RUNTIME_HOST = _HOST
+        sdk_settings.DAPR_HTTP_PORT = settings.dapr_http_port
+        sdk_settings.DAPR_GRPC_PORT = settings.dapr_grpc_port
+        sdk_settings.DAPR_API_TOKEN = token
+        headers = {"dapr-api-token": token} if token is not None else None
+        self._transport = HttpTransport(
+            f"http://{_HOST}:{settings.dapr_http_port}", headers=headers, missing=_advice(settings.dapr_http_port)
+        )
+        self._grpc_port = settings.dapr_grpc_port
+        self._watching: asyncio.Task[None] | None = None
+        self._workflows = DaprWorkflowClient(host=_HOST, port=str(settings.dapr_grpc_port))
+        self._worker: WorkerThread | None = None
+        tame_sdk_loggers()
+
+    @property
+    def transport(self) -> HttpTransport:
+        return self._transport
+
+    @property
+    def client(self) -> DaprClient:
+        return DaprClient(self._transport)
+
+    @property
+    def workflows(self) -> DaprWorkflowClient:
+        return self._workflows
+
+    async def start(self, worker: WorkflowRuntime) -> None:
+        """Begin to run what is registered on `worker`, its coroutine activities in the running loop.
+
+        Returns at once, while the worker waits for the sidecar in its thread: a sidecar may itself wait for this
+        service to listen, and a service answers `/healthz` without one.
+        """
+        tame_sdk_loggers()
+        patch_suspend_resume(worker)
+        bridge_coroutines(worker, asyncio.get_running_loop())
+        self._worker = WorkerThread(worker)
+        self._worker.start()
+        self._watching = asyncio.create_task(self._watch(self._worker), name="sidecar-watch")
+
+    async def stop(self) -> None:
+        """Stop taking work. What is not finished is given out again by the sidecar."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+        if self._worker is not None:
+            await self._worker.stop()
+            self._worker = None
+        await close_client(self._workflows)
+
+    async def _watch(self, worker: WorkerThread) -> None:
+        """Log when the sidecar is missed, and when it is there again; the SDK's own words are about its stream."""
+        is_missed = False
+        await asyncio.sleep(_FIRST_LOOK_S)
+        while True:
+            if not worker.is_connected and not is_missed:
+                log.warning("sidecar_missing", extra={"advice": _advice(self._grpc_port)})
+            elif worker.is_connected and is_missed:
+                log.info("sidecar_found", extra={"port": self._grpc_port})
+            is_missed = not worker.is_connected
+            await asyncio.sleep(_LOOK_EVERY_S)
+
+
+def _advice(port: int) -> str:
+    return f"no sidecar at {_HOST}:{port}: start `everturn runtime`, or Dapr's"

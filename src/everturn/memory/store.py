@@ -1,0 +1,396 @@
+"""Conversations and users in the state store, changed under ETags, and the shapes in which they are stored.
+
+`session:{id}` the index · `page:{id}:{number}` a sealed node · `event:{id}:{hash}` the page of an event without a
+sequence · `user:{id}` a user. An event takes effect by one write of its session's index: only that key changes
+atomically (Redis has no more to offer). Sealed nodes and markers are written before it and mean nothing until it names
+them, so a crash leaves either the whole event or none of it. A read takes no more nodes than a question needs.
+
+A field that is added needs no new version: a reader that does not know it writes it back as it was. Version 1 had no
+version in it, and arrays for turns and references.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import structs
+
+from everturn.contracts.fields import key_part
+from everturn.contracts.memory import UserMemory, default_memory
+from everturn.dapr.client import Save, SidecarClient, Versioned, retry_conflicts
+from everturn.errors import ConflictError, TransientError
+from everturn.memory.domain import (
+    Arrival,
+    ByEvent,
+    ByTurn,
+    Conversation,
+    Memory,
+    Node,
+    NodeRef,
+    Record,
+    StoredTurn,
+    UserRecord,
+    in_order,
+    last_turns,
+    settled,
+    with_room,
+    with_turn,
+)
+
+VERSION = 2
+
+R = TypeVar("R", bound=Record)
+
+_TURN_1 = (
+    *("arrival", "turn_id", "event_id", "sequence"),
+    *("user_message", "assistant_reply", "accepted_at", "occurred_at"),
+)
+_REF_1 = ("number", "low", "high", "count")
+
+
+def session_key(session_id: str) -> str:
+    return f"session:{key_part(session_id)}"
+
+
+def node_key(session_id: str, number: int) -> str:
+    # No id can make this another session's key: the number is behind the last colon.
+    return f"page:{key_part(session_id)}:{number}"
+
+
+def marker_key(session_id: str, event_id: str) -> str:
+    return f"event:{key_part(session_id)}:{hashlib.sha256(event_id.encode()).hexdigest()[:32]}"
+
+
+def user_key(user_id: str) -> str:
+    return f"user:{key_part(user_id)}"
+
+
+def saved_over(key: str, value: Any, read: Versioned[Any] | None) -> Save:
+    """The write of `key` that loses if anybody else has written since it was `read` (None: it was not there)."""
+    if read is None:
+        return Save(key, value, first_write=True)
+    return Save(key, value, etag=read.etag)
+
+
+def to_json(record: Conversation | Node | UserRecord) -> dict[str, Any]:
+    body = msgspec.to_builtins(record)
+    if isinstance(record, UserRecord):
+        body["memory"] = body["memory"] and _with_unknown(body["memory"])
+    elif "turns" in body:
+        body["turns"] = [_with_unknown(turn) for turn in body["turns"]]
+    return {"version": VERSION, **_with_unknown(body)}
+
+
+def conversation_from_json(value: dict[str, Any]) -> Conversation:
+    """Raises TransientError, as the others do, for what a newer release wrote in another way."""
+    body = _current(value, "tail", {"turns": value.get("tail"), "levels": value.get("levels")})
+    found = _read(body, Conversation)
+    return msgspec.structs.replace(found, tail=_turns(body, found.tail))
+
+
+def node_from_json(value: dict[str, Any]) -> Node:
+    return _read(_current(value, "refs", {"turns": value.get("turns"), "nodes": value.get("refs")}), Node)
+
+
+def user_from_json(value: dict[str, Any]) -> UserRecord:
+    found = _read(_current(value, "", {}), UserRecord)
+    if found.memory is None:
+        return found
+    return msgspec.structs.replace(found, memory=_keeping_unknown(found.memory, value["memory"]))
+
+
+def _turns(body: Mapping[str, Any], turns: tuple[StoredTurn, ...]) -> tuple[StoredTurn, ...]:
+    return tuple(map(_keeping_unknown, turns, body.get("turns", ())))
+
+
+def _current(value: dict[str, Any], dropped: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """`value` as this version has it; in one of version 1, `arrays` are those by their new names."""
+    version = value.get("version", 1)
+    if version > VERSION:
+        raise TransientError(f"this was stored by a newer release (version {version})", kind="newer_release")
+    if version == VERSION:
+        return value
+    body = {name: field for name, field in value.items() if name != dropped}
+    for name, field in arrays.items():
+        body[name] = [_named(name, item) for item in field]
+    return body
+
+
+def _named(name: str, item: list[Any]) -> Any:
+    if name == "levels":
+        return [_named("nodes", ref) for ref in item]
+    return dict(zip(_TURN_1 if name == "turns" else _REF_1, item, strict=True))
+
+
+def _read(body: dict[str, Any], kind: type[R]) -> R:
+    return _keeping_unknown(msgspec.convert(body, kind), body)
+
+
+def _keeping_unknown(record: R, body: Mapping[str, Any]) -> R:
+    known = {"version", *record.__struct_encode_fields__}
+    unknown = {name: value for name, value in body.items() if name not in known}
+    return msgspec.structs.replace(record, unknown=unknown) if unknown else record
+
+
+def _with_unknown(body: dict[str, Any]) -> dict[str, Any]:
+    unknown = body.pop("unknown", {})
+    return {**unknown, **body} if unknown else body
+
+
+# Turns that are on their way can be this far ahead of those that are here; no session has ever so many.
+MAX_AHEAD = 1_000_000
+# Nodes in one request to the store: about a megabyte if every page is full.
+_BULK = 32
+# Pages that a window reads at a time: most windows need no more.
+_WINDOW_BULK = 4
+
+
+class Outcome(StrEnum):
+    STORED = "stored"
+    DUPLICATE = "duplicate"
+    DROPPED = "dropped"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What became of an event, and the conversation after it. `reason`: why it was dropped."""
+
+    outcome: Outcome
+    conversation: Conversation
+    reason: str | None = None
+
+
+class Conversations:
+    """All methods raise TransientError if the store cannot be used, if too many write at once, or if it does not (yet)
+    have what an index names."""
+
+    def __init__(self, dapr: SidecarClient) -> None:
+        self._dapr = dapr
+
+    async def find(self, session_id: str) -> Conversation | None:
+        """The index of a conversation; None if there is none."""
+        found = await self._find(session_id)
+        return found.value if found else None
+
+    async def store(self, arrival: Arrival) -> Stored:
+        """Add a turn to its conversation, once however often it arrives.
+
+        Idempotent by turn id and sequence, or by event id: both are looked for among the turns themselves. Another
+        user's turn is dropped, and one that is far ahead of the session: it would stay the last for ever.
+        """
+        return await retry_conflicts(lambda: self._store(arrival), f"session {arrival.session_id!r}")
+
+    async def acknowledge(self, session_id: str, summarised: int) -> Conversation | None:
+        """Note that the first `summarised` turns are in the summary; the conversation after that. Never goes back."""
+
+        async def acknowledge_once() -> Conversation | None:
+            read = await self._find(session_id)
+            if read is None or read.value.summarised >= summarised:
+                return read.value if read else None
+            conversation = structs.replace(read.value, summarised=summarised)
+            await self._dapr.save_state(saved_over(session_key(session_id), to_json(conversation), read))
+            return conversation
+
+        return await retry_conflicts(acknowledge_once, f"session {session_id!r}")
+
+    async def history(self, session_id: str, conversation: Conversation) -> list[StoredTurn]:
+        """The whole conversation, in order of `sequence`."""
+        return in_order([*await self._below(session_id, conversation.roots), *conversation.tail])
+
+    async def window(self, session_id: str, conversation: Conversation, chars: int) -> list[StoredTurn]:
+        """The last turns that fit into `chars` characters, the very last in any case, in order of `sequence`."""
+        turns, unread = list(conversation.tail), list(conversation.roots)
+        while unread and sum(turn.chars for turn in settled(turns, unread)) <= chars:
+            unread.sort(key=lambda ref: ref.high)
+            nodes = await self._nodes(session_id, [ref.number for ref in unread[-_WINDOW_BULK:]])
+            del unread[-_WINDOW_BULK:]
+            turns.extend(turn for node in nodes for turn in node.turns)
+            unread.extend(ref for node in nodes for ref in node.refs)
+        return last_turns(settled(turns, unread), chars)
+
+    async def arrived(self, session_id: str, conversation: Conversation, start: int, stop: int) -> list[StoredTurn]:
+        """The turns that arrived as number `start` up to `stop` (from 0, without `stop`), in order of arrival."""
+        before, refs = 0, list(conversation.roots)
+        turns: list[StoredTurn] = []
+        while refs:
+            ref = refs.pop(0)
+            if before + ref.count <= start or before >= stop:
+                before += ref.count
+                continue
+            (node,) = await self._nodes(session_id, [ref.number])
+            refs[:0] = node.refs
+            turns.extend(node.turns[max(0, start - before) : max(0, stop - before)])
+            before += len(node.turns)
+        turns.extend(conversation.tail[max(0, start - before) : max(0, stop - before)])
+        return turns
+
+    async def _find(self, session_id: str) -> Versioned[Conversation] | None:
+        found = await self._dapr.get_state(session_key(session_id))
+        return found and Versioned(conversation_from_json(found.value), found.etag)
+
+    async def _store(self, arrival: Arrival) -> Stored:
+        read = await self._find(arrival.session_id)
+        found = read.value if read else Conversation(owner=arrival.user_id)
+        if found.owner != arrival.user_id:
+            return Stored(Outcome.DROPPED, found, "the session belongs to another user")
+        if isinstance(arrival.key, ByTurn) and arrival.key.sequence > found.last_sequence + MAX_AHEAD:
+            return Stored(Outcome.DROPPED, found, f"its sequence is more than {MAX_AHEAD} ahead of its session")
+        roomy, sealed = with_room(found)
+        if await self._is_known(arrival, found, roomy.nodes):
+            return Stored(Outcome.DUPLICATE, found)
+        conversation = with_turn(roomy, arrival)
+        await self._write(arrival.session_id, conversation, sealed, read)
+        return Stored(Outcome.STORED, conversation)
+
+    async def _is_known(self, arrival: Arrival, conversation: Conversation, target: int) -> bool:
+        match arrival.key:
+            case ByEvent() as key:
+                return await self._is_marked(arrival.session_id, key, conversation, target)
+            case ByTurn() as key:
+                if key.sequence > conversation.last_sequence:
+                    return False
+                if any(turn.is_known_by(key) for turn in conversation.tail):
+                    return True
+                turns = await self._at_sequence(arrival.session_id, conversation, key.sequence)
+                return any(turn.is_known_by(key) for turn in turns)
+
+    async def _is_marked(self, session_id: str, key: ByEvent, conversation: Conversation, target: int) -> bool:
+        """Whether an event without a sequence is stored; if not, its marker names the page `target` from now on.
+
+        The marker is written before the index and only says where to look: what counts is whether the turn is there.
+        The tail is the page that it will be, number `conversation.nodes`.
+        """
+        name = marker_key(session_id, key.event_id)
+        marker = await self._dapr.get_state(name)
+        if marker is None:
+            await self._dapr.save_state(Save(name, target, first_write=True))
+            return False
+        page = int(marker.value)
+        if page > max(conversation.nodes, target):
+            raise ConflictError("the index was read before a newer one was written")
+        turns = conversation.tail
+        if page < conversation.nodes:
+            (node,) = await self._nodes(session_id, [page])
+            turns = node.turns
+        if any(turn.is_known_by(key) for turn in turns):
+            return True
+        if page != target:
+            await self._dapr.save_state(Save(name, target, etag=marker.etag))
+        return False
+
+    async def _write(
+        self, session_id: str, conversation: Conversation, sealed: tuple[Node, ...], read: Versioned[Any] | None
+    ) -> None:
+        index = saved_over(session_key(session_id), to_json(conversation), read)
+        if not sealed:
+            await self._dapr.save_state(index)
+            return
+        nodes = [Save(node_key(session_id, node.number), to_json(node)) for node in sealed]
+        await self._dapr.transact([*nodes, index])
+
+    async def _at_sequence(self, session_id: str, conversation: Conversation, sequence: int) -> list[StoredTurn]:
+        """The sealed turns among which those with that `sequence` are."""
+        refs = [ref for ref in conversation.roots if ref.low <= sequence <= ref.high]
+        turns: list[StoredTurn] = []
+        while refs:
+            nodes = await self._nodes(session_id, [ref.number for ref in refs])
+            turns.extend(turn for node in nodes for turn in node.turns)
+            refs = [ref for node in nodes for ref in node.refs if ref.low <= sequence <= ref.high]
+        return turns
+
+    async def _below(self, session_id: str, refs: Sequence[NodeRef]) -> list[StoredTurn]:
+        """All turns below `refs`, in order of arrival."""
+        turns: list[StoredTurn] = []
+        for node in await self._nodes(session_id, [ref.number for ref in refs]):
+            turns.extend(node.turns)
+            turns.extend(await self._below(session_id, node.refs))
+        return turns
+
+    async def _nodes(self, session_id: str, numbers: Sequence[int]) -> list[Node]:
+        nodes: list[Node] = []
+        for start in range(0, len(numbers), _BULK):
+            keys = [node_key(session_id, number) for number in numbers[start : start + _BULK]]
+            found = await self._dapr.get_states(keys)
+            for key in keys:
+                if key not in found:
+                    raise TransientError(f"state {key!r} is missing", kind="missing_page")
+                nodes.append(node_from_json(found[key].value))
+        return nodes
+
+
+class Users:
+    """All methods raise TransientError if the store cannot be read or written, never taking that for a new user."""
+
+    def __init__(self, dapr: SidecarClient) -> None:
+        self._dapr = dapr
+
+    async def memory(self, user_id: str) -> UserMemory:
+        """What is remembered; the default of the contract if nothing is."""
+        found = memory_of(user_id, await self.read(user_id))
+        # As it was checked when it was stored: a later, tighter limit must not make it unreadable.
+        return UserMemory.model_construct(
+            name=found.name, preferred_style=found.preferred_style, user_summary=found.user_summary
+        )
+
+    async def read(self, user_id: str) -> Versioned[UserRecord] | None:
+        found = await self._dapr.get_state(user_key(user_id))
+        return found and Versioned(user_from_json(found.value), found.etag)
+
+    async def initialize(self, user_id: str, memory: UserMemory) -> None:
+        """Replace what is remembered. A summary that is being made begins again from the new one."""
+        given = Memory(**memory.model_dump())
+        await self._change(user_id, lambda record: structs.replace(record, memory=given))
+
+    async def apply_summary(
+        self, user_id: str, read: Versioned[UserRecord] | None, session_id: str, summary: str, turns: int
+    ) -> None:
+        """Write a summary made from what was `read` that has the first `turns` turns of the session in it.
+
+        One write, of the summary and of the note of what is in it. Raises ConflictError, and writes nothing, if the
+        key has changed since it was `read`.
+        """
+        record = read.value if read else UserRecord()
+        memory = structs.replace(memory_of(user_id, read), user_summary=summary)
+        changed = structs.replace(record, memory=memory, applied={**record.applied, session_id: turns})
+        await self._dapr.save_state(saved_over(user_key(user_id), to_json(changed), read))
+
+    async def forget_applied(self, user_id: str, session_id: str, turns: int) -> None:
+        """Drop the note of a session whose own index says by now that the first `turns` turns are in the summary."""
+
+        def without(record: UserRecord) -> UserRecord:
+            if record.applied.get(session_id, turns + 1) > turns:
+                return record
+            applied = {key: value for key, value in record.applied.items() if key != session_id}
+            return structs.replace(record, applied=applied)
+
+        await self._change(user_id, without)
+
+    async def _change(self, user_id: str, change: Callable[[UserRecord], UserRecord]) -> None:
+        async def change_once() -> None:
+            read = await self.read(user_id)
+            record = read.value if read else UserRecord()
+            changed = change(record)
+            if changed != record:
+                await self._dapr.save_state(saved_over(user_key(user_id), to_json(changed), read))
+
+        await retry_conflicts(change_once, f"user {user_id!r}")
+
+
+def memory_of(user_id: str, read: Versioned[UserRecord] | None) -> Memory:
+    """What is remembered of a user whose key was `read`; the default of the contract if nothing is."""
+    if read is not None and read.value.memory is not None:
+        return read.value.memory
+    return Memory(**default_memory(user_id).model_dump())
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    conversations: Conversations
+    users: Users
+
+    @classmethod
+    def create(cls, dapr: SidecarClient) -> "Stores":
+        return cls(Conversations(dapr), Users(dapr))

@@ -1,0 +1,48 @@
+"""Texts for a model: data inside a prompt, and texts that are cut to fit.
+
+Data is one JSON object between two lines that nothing in the data can imitate. What users and programs have written
+goes in there, so that a model can tell it from its instructions.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+FENCE_OPEN = "<data>"
+FENCE_CLOSE = "</data>"
+CUT_MARK = "\n[… cut …]\n"
+
+_FENCED = re.compile(rf"^{FENCE_OPEN}\n(.*)\n{FENCE_CLOSE}$", re.MULTILINE)
+_ESCAPED = {ord(char): f"\\u{ord(char):04x}" for char in "<>\x85\u2028\u2029"}
+
+
+def fence(data: Mapping[str, object]) -> str:
+    """`data` as three lines: the opening mark, one line of JSON, the closing mark.
+
+    JSON escapes line ends. Angle brackets are escaped here, and what Unicode takes for an end of a line (RFC 8259
+    section 7 allows it anywhere in a string), so the closing mark cannot occur inside, and not on a line of its own.
+    """
+    line = json.dumps(data, ensure_ascii=False).translate(_ESCAPED)
+    return f"{FENCE_OPEN}\n{line}\n{FENCE_CLOSE}"
+
+
+def unfence(prompt: str) -> dict[str, Any]:
+    """The object in the first fence of `prompt`; empty if there is none."""
+    found = _FENCED.search(prompt)
+    data = json.loads(found.group(1)) if found else {}
+    return data if isinstance(data, dict) else {}
+
+
+def excerpt(text: str, chars: int) -> str:
+    """`text`, cut in the middle so that it has at most `chars` characters, with a mark in place of what is missing.
+
+    Beginning and end stay: people put the question at one of them.
+    """
+    if len(text) <= chars:
+        return text
+    kept = chars - len(CUT_MARK)
+    if kept <= 0:
+        return text[:chars]
+    tail = kept // 2
+    return text[: kept - tail] + CUT_MARK + (text[-tail:] if tail else "")

@@ -1,5 +1,0 @@
-"""The pure half of the workflow engine: histories in, decisions out. No clock, no ids of its own, no IO.
-
-`state.fold` reads a history, `inbox.accept` picks what is new of what arrived, the worker answers with actions, and
-`decide.decide` says what all of it comes to: events to append, activities, timers, messages for other instances.
-"""

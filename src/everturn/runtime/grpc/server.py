@@ -1,0 +1,163 @@
+"""The gRPC server of one app's sidecar, and what all its calls have in common: faults become statuses, a token is asked
+for, and nothing is half done."""
+
+import asyncio
+import hmac
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import grpc
+
+from everturn.errors import StartError
+from everturn.runtime.errors import DaprError
+from everturn.runtime.workflow.rpc import RpcFault
+
+log = logging.getLogger(__name__)
+
+TOKEN_HEADER = "dapr-api-token"  # noqa: S105 - the name of a header
+
+Unary = Callable[[Any], Awaitable[Any]]
+UnaryWithMetadata = Callable[[Any, Mapping[str, str]], Awaitable[Any]]
+Streaming = Callable[[Any], AsyncIterator[Any]]
+
+# By daprd 1.18; what is not here is by the status.
+_CODES = {
+    "ERR_SECRET_STORES_NOT_CONFIGURED": grpc.StatusCode.FAILED_PRECONDITION,
+    "ERR_INSTANCE_ID_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
+}
+_CODES_OF_STATUS = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.INVALID_ARGUMENT,
+    403: grpc.StatusCode.PERMISSION_DENIED,
+    404: grpc.StatusCode.INVALID_ARGUMENT,
+    409: grpc.StatusCode.ABORTED,
+}
+# Dapr's default of --max-body-size.
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+MAX_METADATA_BYTES = 16 * 1024
+_OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", -1),
+    # More is refused; between gRPC's own two limits a call would be refused at random.
+    ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+    ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
+    ("grpc.so_reuseport", 0),
+    # A worker that disappears without a goodbye is noticed within 15 s; the SDK pings every 30 s and may do so.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.max_ping_strikes", 0),
+)
+
+
+class GrpcServer:
+    """Answers with `handlers` from `start` to `stop`. `api_token`: what a caller must show (DAPR_API_TOKEN)."""
+
+    def __init__(self, handlers: "Sequence[grpc.GenericRpcHandler[Any, Any]]", *, api_token: str | None = None) -> None:
+        checks = [TokenCheck(api_token)] if api_token is not None else []
+        self._server = grpc.aio.server(interceptors=checks, options=_OPTIONS)
+        self._server.add_generic_rpc_handlers(tuple(handlers))
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen; returns the port, which the system chooses if `port` is 0. Raises StartError."""
+        try:
+            bound: int = self._server.add_insecure_port(f"{host}:{port}")
+        except RuntimeError as error:
+            raise StartError(f"cannot listen on {host!r}, port {port}: it is taken or not allowed") from error
+        await self._server.start()
+        return bound
+
+    async def stop(self, limit_s: float) -> None:
+        """Take no new calls, let running ones finish within `limit_s` seconds, cut off the rest."""
+        await self._server.stop(limit_s)
+
+
+def unary(method: Unary, request_type: Any, *, shielded: bool = False) -> "grpc.RpcMethodHandler[Any, Any]":
+    """A handler that answers with `method`. `shielded`: once begun it is finished, even if the caller has left."""
+
+    async def call(request: Any, _metadata: Mapping[str, str]) -> Any:
+        if not shielded:
+            return await method(request)
+        return await asyncio.shield(asyncio.ensure_future(method(request)))
+
+    return unary_with_metadata(call, request_type)
+
+
+def unary_with_metadata(method: UnaryWithMetadata, request_type: Any) -> "grpc.RpcMethodHandler[Any, Any]":
+    """As `unary`, for a method that is given the call's text metadata too, by lower-case name."""
+
+    async def behaviour(request: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> Any:
+        try:
+            return await method(request, text_metadata(context))
+        except RpcFault as fault:
+            await context.abort(fault.code, fault.details)
+        except DaprError as error:
+            await context.abort(code_of(error), error.message)
+        except Exception:  # the edge of the call: what went wrong is not for the caller to read
+            log.exception("rpc_failed", extra={"request": request_type.__name__})
+            await context.abort(grpc.StatusCode.INTERNAL, "the runtime failed; its log says where")
+
+    return grpc.unary_unary_rpc_method_handler(
+        behaviour, request_deserializer=request_type.FromString, response_serializer=_serialize
+    )
+
+
+def code_of(error: DaprError) -> grpc.StatusCode:
+    return _CODES.get(error.code) or _CODES_OF_STATUS.get(error.status, grpc.StatusCode.INTERNAL)
+
+
+def text_metadata(context: "grpc.aio.ServicerContext[Any, Any]") -> dict[str, str]:
+    return {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
+
+
+def _serialize(message: Any) -> bytes:
+    return bytes(message.SerializeToString())
+
+
+def streaming(method: Streaming, request_type: Any, *, both: bool = False) -> "grpc.RpcMethodHandler[Any, Any]":
+    """A handler that streams what `method` yields, until the caller leaves; `both`: for a stream of requests."""
+
+    async def behaviour(request: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> AsyncIterator[Any]:
+        try:
+            async for message in method(request):
+                yield message
+        except DaprError as error:
+            await context.abort(code_of(error), error.message)
+
+    make = grpc.stream_stream_rpc_method_handler if both else grpc.unary_stream_rpc_method_handler
+    return make(behaviour, request_deserializer=request_type.FromString, response_serializer=_serialize)
+
+
+class TokenCheck(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
+    """Refuses (UNAUTHENTICATED) a caller without `token` in the metadata, as daprd does."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token.encode()
+
+    async def intercept_service(self, continuation: Any, details: Any) -> Any:
+        given = dict(details.invocation_metadata).get(TOKEN_HEADER, "")
+        handler = await continuation(details)
+        if handler is None or hmac.compare_digest(str(given).encode(), self._token):
+            return handler
+        return _refusal_like(handler)
+
+
+def _refusal_like(handler: Any) -> "grpc.RpcMethodHandler[Any, Any]":
+    async def refuse(_request: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> None:
+        await context.abort(grpc.StatusCode.UNAUTHENTICATED, "authentication error: api token mismatch")
+
+    kinds = {
+        (False, False): grpc.unary_unary_rpc_method_handler,
+        (False, True): grpc.unary_stream_rpc_method_handler,
+        (True, False): grpc.stream_unary_rpc_method_handler,
+        (True, True): grpc.stream_stream_rpc_method_handler,
+    }
+    make = kinds[handler.request_streaming, handler.response_streaming]
+    return make(
+        refuse,
+        request_deserializer=handler.request_deserializer,
+        response_serializer=handler.response_serializer,
+    )

@@ -1,0 +1,276 @@
+"""An app's workers in other processes, as the one `Worker` that the engine knows: work is sent on their streams.
+
+What is out on a stream that breaks is sent on another one, or on the next that connects. An answer counts on whatever
+connection it comes. The rules are those of daprd 1.18.
+"""
+
+import asyncio
+import uuid
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Callable, Collection
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from everturn.dapr.sdk.protocol import (
+    WORKER_CAPABILITY_HEALTH_PING,
+    WORKER_CAPABILITY_STATEFUL_HISTORY,
+    ActivityRequest,
+    ActivityResponse,
+    HealthPing,
+    Replay,
+    WorkflowResponse,
+    WorkItem,
+    new_failure_details,
+)
+from everturn.runtime.clock import Alarm, Clock
+from everturn.runtime.workflow.worker import ActivityOutcome, WorkflowRequest, outcome_of, replay_of, turn_message
+
+# 95% of Dapr's default of --max-body-size, 4 MiB: at that size daprd stalls a workflow.
+MAX_ITEM_BYTES = 4 * 1024 * 1024 * 95 // 100
+# Proxies close a silent stream after a minute or more (Envoy's stream idle timeout is 5 minutes).
+PING_EVERY_S = 30.0
+# A worker that announces nothing may be of the JavaScript SDK, which runs 10 items, queues 100 and drops what is more.
+_MOST_FOR_A_PLAIN_WORKER = 100
+# So many histories a worker is believed to hold; one that it has dropped after all costs it a call.
+_MOST_WARM = 10_000
+
+R = TypeVar("R", WorkflowResponse, ActivityResponse)
+
+# Results are matched by these alone, since some workers do not echo the token: the instance, and of an activity its
+# number in it.
+WorkKey = tuple[str, int | None]
+
+
+class TooLargeError(Exception):
+    """Work that no worker would take: the message of it is longer than gRPC lets it be."""
+
+
+@dataclass(slots=True, eq=False)
+class Work(Generic[R]):
+    """One turn or one activity, for as long as nobody has answered it.
+
+    `token` is echoed by the worker: an answer with another token is to an earlier turn, or to a task of the same
+    number of an earlier execution.
+    """
+
+    key: WorkKey
+    request: WorkflowRequest | ActivityRequest
+    answer: "asyncio.Future[R]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+
+class Unanswered(Generic[R]):
+    """The work of one kind that is waiting for its answer."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[WorkKey, list[Work[R]]] = {}
+
+    def add(self, work: Work[R]) -> None:
+        self._by_key.setdefault(work.key, []).append(work)
+
+    def drop(self, work: Work[R]) -> None:
+        same_key = self._by_key[work.key]
+        same_key.remove(work)
+        if not same_key:
+            del self._by_key[work.key]
+
+    def settle(self, key: WorkKey, response: R) -> None:
+        """Give `response` to the work that it answers; to none if that is unknown or answered already."""
+        for work in reversed(self._by_key.get(key, [])):
+            if response.completionToken in ("", work.token) and not work.answer.done():
+                work.answer.set_result(response)
+                return
+
+
+class WorkStream:
+    """What was sent on one stream and is not answered; `out` is in the order of sending."""
+
+    def __init__(self, capabilities: Collection[int]) -> None:
+        self.wants_pings = WORKER_CAPABILITY_HEALTH_PING in capabilities
+        self._keeps_histories = WORKER_CAPABILITY_STATEFUL_HISTORY in capabilities
+        self._most = None if capabilities else _MOST_FOR_A_PLAIN_WORKER
+        self.out: dict[str, Work[Any]] = {}
+        self._items: asyncio.Queue[WorkItem | None] = asyncio.Queue()
+        self._warm: dict[str, tuple[str, int]] = {}
+
+    @property
+    def has_room(self) -> bool:
+        return self._most is None or len(self.out) < self._most
+
+    def is_warm_for(self, work: Work[Any]) -> bool:
+        """Whether the worker holds a beginning of the history that `work` continues."""
+        return isinstance(work.request, WorkflowRequest) and self._held(work.request) > 0
+
+    def send(self, work: Work[Any]) -> None:
+        """Send `work`. If it is too large, that is its answer: the worker's end would break the stream over it."""
+        item = self._item(work)
+        size = item.ByteSize()
+        if size > MAX_ITEM_BYTES:
+            work.answer.set_exception(
+                TooLargeError(f"{size} bytes are more than the {MAX_ITEM_BYTES} that can be sent")
+            )
+            return
+        self.out[work.token] = work
+        self._items.put_nowait(item)
+
+    def ping(self) -> None:
+        """Keep proxies from closing a stream on which nothing is due."""
+        self._items.put_nowait(WorkItem(healthPing=HealthPing()))
+
+    def close(self) -> None:
+        """End the stream after what was sent."""
+        self._items.put_nowait(None)
+
+    def answered(self, work: Work[Any]) -> None:
+        """The work is done, on whatever stream the answer came."""
+        if self.out.pop(work.token, None) is None or not isinstance(work.request, WorkflowRequest):
+            return
+        request, answer = work.request, work.answer
+        if not self._keeps_histories or answer.cancelled() or not answer.done():
+            return
+        if _ends_execution(answer.result()):
+            self._warm.pop(request.instance_id, None)
+            return
+        self._warm[request.instance_id] = (request.execution_id, len(request.past_events))
+        if len(self._warm) > _MOST_WARM:
+            del self._warm[next(iter(self._warm))]
+
+    async def items(self) -> AsyncGenerator[WorkItem, None]:
+        while (item := await self._items.get()) is not None:
+            yield item
+
+    def _held(self, request: WorkflowRequest) -> int:
+        """How many events of the history the worker has, so that they need not be sent.
+
+        What it has is a beginning of the history for as long as the execution is the same: a history only grows.
+        """
+        execution_id, count = self._warm.get(request.instance_id, ("", 0))
+        return count if execution_id == request.execution_id and count <= len(request.past_events) else 0
+
+    def _item(self, work: Work[Any]) -> WorkItem:
+        if isinstance(work.request, WorkflowRequest):
+            message = turn_message(work.request, self._held(work.request))
+            return WorkItem(workflowRequest=message, completionToken=work.token)
+        activity: ActivityRequest = work.request
+        return WorkItem(activityRequest=activity, completionToken=work.token)
+
+
+class RemoteWorker:
+    """Never raises because a worker was lost: without a stream, work waits for one.
+
+    `has_connected`: set by the first stream.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.has_connected = asyncio.Event()
+        self._clock = clock
+        self._streams: list[WorkStream] = []
+        self._waiting: OrderedDict[str, Work[Any]] = OrderedDict()
+        self._turns: Unanswered[WorkflowResponse] = Unanswered()
+        self._activities: Unanswered[ActivityResponse] = Unanswered()
+        self._ping_alarm: Alarm | None = None
+
+    @property
+    def connected(self) -> int:
+        """Streams that are open."""
+        return len(self._streams)
+
+    @property
+    def waiting(self) -> int:
+        """Turns and activities that no stream has taken."""
+        return len(self._waiting)
+
+    async def run_workflow(self, request: WorkflowRequest) -> Replay:
+        try:
+            response = await self._hand_out(Work((request.instance_id, None), request), self._turns)
+        except TooLargeError as error:
+            return Replay((), too_large=f"Payload size exceeded: {error}")
+        return replay_of(response)
+
+    async def run_activity(self, request: ActivityRequest) -> ActivityOutcome:
+        key = (request.workflowInstance.instanceId, request.taskId)
+        try:
+            response = await self._hand_out(Work(key, request), self._activities)
+        except TooLargeError as error:
+            return ActivityOutcome(failure=new_failure_details(error))
+        return outcome_of(response)
+
+    def complete_workflow(self, response: WorkflowResponse) -> None:
+        """A worker's answer to a turn. Ignored if nothing of it is out."""
+        self._turns.settle((response.instanceId, None), response)
+
+    def complete_activity(self, response: ActivityResponse) -> None:
+        """A worker's answer to an activity. Ignored if nothing of it is out."""
+        self._activities.settle((response.instanceId, response.taskId), response)
+
+    def connect(self, capabilities: Collection[int]) -> WorkStream:
+        """A new stream, which gets work at once; it must be given to `disconnect` when it ends."""
+        stream = WorkStream(capabilities)
+        self._streams.append(stream)
+        self.has_connected.set()
+        self._assign()
+        if self._ping_alarm is None:
+            self._set_ping()
+        return stream
+
+    def disconnect(self, stream: WorkStream) -> None:
+        """What is out on the stream is sent on the others, before what came later."""
+        self._streams.remove(stream)
+        for token, work in reversed(stream.out.items()):
+            self._waiting[token] = work
+            self._waiting.move_to_end(token, last=False)
+        stream.out = {}
+        self._assign()
+        if not self._streams and self._ping_alarm is not None:
+            self._ping_alarm.cancel()
+            self._ping_alarm = None
+
+    def close(self) -> None:
+        """End every stream."""
+        for stream in self._streams:
+            stream.close()
+
+    async def _hand_out(self, work: Work[Any], unanswered: Unanswered[Any]) -> Any:
+        unanswered.add(work)
+        self._waiting[work.token] = work
+        self._assign()
+        try:
+            return await work.answer
+        finally:
+            unanswered.drop(work)
+            self._forget(work)
+
+    def _forget(self, work: Work[Any]) -> None:
+        self._waiting.pop(work.token, None)
+        for stream in self._streams:
+            stream.answered(work)
+        self._assign()
+
+    def _assign(self) -> None:
+        while self._waiting:
+            free = [stream for stream in self._streams if stream.has_room]
+            if not free:
+                return
+            _, work = self._waiting.popitem(last=False)
+            stream = min(free, key=_preference(work))
+            # The next one, of several that have as little to do.
+            self._streams.remove(stream)
+            self._streams.append(stream)
+            stream.send(work)
+
+    def _set_ping(self) -> None:
+        self._ping_alarm = self._clock.call_at(self._clock.now() + PING_EVERY_S, self._ping)
+
+    def _ping(self) -> None:
+        for stream in self._streams:
+            if stream.wants_pings:
+                stream.ping()
+        self._set_ping()
+
+
+def _preference(work: Work[Any]) -> Callable[[WorkStream], tuple[int, bool]]:
+    return lambda stream: (len(stream.out), not stream.is_warm_for(work))
+
+
+def _ends_execution(response: WorkflowResponse) -> bool:
+    return any(action.WhichOneof("workflowActionType") == "completeWorkflow" for action in response.actions)

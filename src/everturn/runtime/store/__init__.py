@@ -1,1 +1,0 @@
-"""Where the embedded runtime keeps everything: one SQLite file, one writer."""

@@ -1,0 +1,78 @@
+"""The main path: the modules that a turn enters from `POST /chat/` to its reply. A newcomer can read all of them."""
+
+import asyncio
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from everturn.dapr.wire import Request, Response, Transport
+from everturn.testing.clock import ManualClock
+from everturn.testing.model_endpoint import ModelEndpoint
+from tests.system.conftest import running
+
+MOST_MODULES = 56
+
+
+class HeldEvents:
+    """The way to the memory service, on which events wait until `release`: what comes after the reply is no part."""
+
+    def __init__(self, inner: Transport) -> None:
+        self._inner = inner
+        self.release = asyncio.Event()
+        self.release.set()
+        self.delivered = 0
+
+    async def send(self, request: Request) -> Response:
+        if request.method == "POST":
+            await self.release.wait()
+        response = await self._inner.send(request)
+        self.delivered += request.method == "POST"
+        return response
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+class Entered:
+    """The modules of Everturn in which a function is called in this thread, while the block runs."""
+
+    def __init__(self) -> None:
+        self.modules: set[str] = set()
+
+    def __enter__(self) -> "Entered":
+        sys.setprofile(self._called)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(None)
+
+    def _called(self, frame: FrameType, event: str, _: Any) -> None:
+        name = frame.f_globals.get("__name__", "")
+        if event == "call" and name.startswith("everturn.") and not name.startswith("everturn.testing"):
+            self.modules.add(name)
+
+
+async def test_a_turn_enters_few_modules(tmp_path: Path, clock: ManualClock, endpoint: ModelEndpoint) -> None:
+    held: list[HeldEvents] = []
+
+    def hold(inner: Transport) -> Transport:
+        held.append(HeldEvents(inner))
+        return held[0]
+
+    async with running(tmp_path, endpoint, clock, to_memory=hold) as system:
+        await system.say("warm up")
+        await system.history_of(2)
+        await system.until(lambda: _is_delivered(held[0]), moving=False)
+        held[0].release.clear()
+
+        with Entered() as entered:
+            reply = await system.say("hello")
+        held[0].release.set()
+
+    assert reply.status_code == 200
+    assert len(entered.modules) <= MOST_MODULES, sorted(entered.modules)
+
+
+async def _is_delivered(events: HeldEvents) -> bool:
+    return events.delivered > 0

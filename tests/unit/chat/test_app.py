@@ -1,0 +1,57 @@
+"""When the chat service says that it is ready. The sidecar's answers are those of Dapr 1.18.0 and of the runtime."""
+
+import json
+
+import pytest
+
+from everturn.chat.app import unready
+from everturn.dapr.wire import Request, Response
+from everturn.errors import TransientError
+
+ACTORS = {"runtimeStatus": "RUNNING", "hostReady": True, "placement": "placement: connected"}
+
+
+class Sidecar:
+    """Answers health with `health`, and metadata with `metadata`; nothing at all where it is `away`."""
+
+    def __init__(self, metadata: object = None, *, health: int = 204, away: bool = False) -> None:
+        self._answers = {
+            "/v1.0/healthz/outbound": Response(health),
+            "/v1.0/metadata": Response(200, {}, json.dumps(metadata).encode()),
+        }
+        self._away = away
+
+    async def send(self, request: Request) -> Response:
+        if self._away:
+            raise TransientError("cannot reach it", kind="unreachable")
+        return self._answers[request.target]
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"id": "chat-service", "actorRuntime": ACTORS, "workflows": {"connectedWorkers": 1}},
+        {"id": "chat-service", "components": []},
+    ],
+    ids=["dapr", "in the process"],
+)
+async def test_a_sidecar_with_a_worker_is_ready(metadata: object) -> None:
+    assert await unready(Sidecar(metadata)) is None
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "reason"),
+    [
+        (Sidecar(away=True), "cannot reach it"),
+        (Sidecar(health=500), "500"),
+        (Sidecar({"actorRuntime": ACTORS}), "worker"),
+        (Sidecar({"actorRuntime": ACTORS, "workflows": {}}), "worker"),
+        (Sidecar(["no", "object"]), "metadata"),
+    ],
+    ids=["away", "not ready", "no worker since the start", "no worker any more", "no metadata"],
+)
+async def test_without_them_it_is_not_and_says_why(sidecar: Sidecar, reason: str) -> None:
+    assert reason in str(await unready(sidecar))

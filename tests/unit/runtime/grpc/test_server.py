@@ -1,0 +1,65 @@
+"""Who may call the gRPC server: those who show DAPR_API_TOKEN, if it is set."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.empty_pb2 import Empty
+
+from everturn.dapr.sdk.protocol import GetWorkItemsRequest, WorkItem
+from everturn.runtime.grpc.server import TOKEN_HEADER
+from tests.unit.runtime.grpc.task_hub_rig import PATIENCE_S, TaskHubRig, until
+
+
+@pytest.fixture
+async def guarded(tmp_path: Path) -> AsyncIterator[TaskHubRig]:
+    rig = TaskHubRig(tmp_path, api_token="open-sesame")
+    await rig.open()
+    try:
+        yield rig
+    finally:
+        await rig.close()
+
+
+def hello(rig: TaskHubRig, *metadata: tuple[str, str]) -> Any:
+    call = rig.channel().unary_unary(
+        "/TaskHubSidecarService/Hello",
+        request_serializer=Empty.SerializeToString,
+        response_deserializer=Empty.FromString,
+    )
+    return call(Empty(), metadata=metadata, timeout=PATIENCE_S)
+
+
+@pytest.mark.parametrize("metadata", [(), ((TOKEN_HEADER, "guessed"),)])
+async def test_a_call_without_the_token_is_refused(guarded: TaskHubRig, metadata: tuple[tuple[str, str], ...]) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await hello(guarded, *metadata)
+
+    assert raised.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_a_call_with_the_token_is_answered(guarded: TaskHubRig) -> None:
+    answer = await hello(guarded, (TOKEN_HEADER, "open-sesame"))
+
+    assert isinstance(answer, Empty)
+
+
+@pytest.mark.parametrize(("token", "is_let_in"), [("open-sesame", True), ("guessed", False)])
+async def test_work_goes_only_to_those_with_the_token(guarded: TaskHubRig, token: str, is_let_in: bool) -> None:
+    call = guarded.channel().unary_stream(
+        "/TaskHubSidecarService/GetWorkItems",
+        request_serializer=lambda message: message.SerializeToString(),
+        response_deserializer=WorkItem.FromString,
+    )
+    stream = call(GetWorkItemsRequest(), metadata=((TOKEN_HEADER, token),))
+
+    if is_let_in:
+        await until(lambda: guarded.remote.connected == 1)
+    else:
+        with pytest.raises(grpc.aio.AioRpcError):
+            await stream.read()
+
+    assert guarded.remote.connected == int(is_let_in)
+    stream.cancel()

@@ -1,0 +1,311 @@
+"""Workflows over the runtimes of one data folder, as over the sidecars of real Dapr: other apps' code and clients."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Generator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dapr.ext.workflow import DaprWorkflowContext, WorkflowActivityContext, WorkflowRuntime
+from dapr.ext.workflow.aio import DaprWorkflowClient
+from dapr.ext.workflow.workflow_state import WorkflowState, WorkflowStatus
+
+from everturn.cli.runtime import serve_peers
+from everturn.dapr.sdk.protocol import (
+    ActivityRequest,
+    HistoryEvent,
+    Replay,
+    TaskFailureDetails,
+    WorkflowAction,
+    WorkflowInstance,
+)
+from everturn.dapr.wire import Request, Response
+from everturn.errors import TransientError
+from everturn.runtime.embedded import EmbeddedRuntime, RuntimeOptions
+from everturn.runtime.peers.folder import PeerFolder
+from everturn.runtime.peers.router import PeerRouter
+from everturn.runtime.peers.worker import PeerWorker, do_work
+from everturn.runtime.workflow.worker import ActivityOutcome, WorkflowRequest
+from everturn.testing.clock import ManualClock
+from tests.unit.runtime.grpc.task_hub_rig import PATIENCE_S, until
+from tests.unit.runtime.peers.test_router import App
+
+
+@dataclass
+class Running:
+    """The runtime of one app with its worker in it, and what the worker ran."""
+
+    runtime: EmbeddedRuntime
+    client: DaprWorkflowClient
+    clock: ManualClock
+    ending: contextlib.AsyncExitStack
+    ran: list[str] = field(default_factory=list)
+
+    async def outcome(self, instance: str, app_id: str | None = None) -> WorkflowState:
+        state = await self.client.wait_for_workflow_completion(
+            instance, timeout_in_seconds=PATIENCE_S, **({"app_id": app_id} if app_id else {})
+        )
+        assert state is not None
+        return state
+
+    async def stop(self) -> None:
+        await self.ending.aclose()
+
+
+def worker(app_id: str, ran: list[str]) -> WorkflowRuntime:
+    """Every app has all of the code; `ran` says what was run at this one."""
+    runtime = WorkflowRuntime()
+
+    async def shout(_: WorkflowActivityContext, text: str) -> str:
+        ran.append(f"shout {text}")
+        if text == "never":
+            raise ValueError("not so loud")
+        return f"{text.upper()} from {app_id}"
+
+    def asks(context: DaprWorkflowContext, text: str) -> Generator[Any, Any, Any]:
+        return (yield context.call_activity("shout", input=text, app_id="there"))
+
+    def has_child(context: DaprWorkflowContext, text: str) -> Generator[Any, Any, Any]:
+        return (yield context.call_child_workflow("child", input=text, instance_id="the-child", app_id="there"))
+
+    def child(context: DaprWorkflowContext, text: str) -> Generator[Any, Any, Any]:
+        loud = yield context.call_activity("shout", input=text)
+        event = yield context.wait_for_external_event("go")
+        return [loud, event]
+
+    for name, workflow in {"asks": asks, "has_child": has_child, "child": child}.items():
+        runtime.register_workflow(workflow, name=name)
+    runtime.register_activity(shout, name="shout")
+    return runtime
+
+
+class Runtimes:
+    """The runtimes of one data folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._running: list[Running] = []
+
+    async def start(self, app_id: str) -> Running:
+        ending, clock, ran = contextlib.AsyncExitStack(), ManualClock(), list[str]()
+        folder = PeerFolder(self._folder, app_id)
+        peers, options = PeerRouter(folder, app_id, clock), RuntimeOptions(clock=clock, app_stop_s=0)
+        runtime = await EmbeddedRuntime.open(folder.own_folder, options=options, peers=peers)
+        ending.push_async_callback(runtime.stop, 0)
+        sidecar = runtime.add_app(app_id, App())
+        await sidecar.start(worker(app_id, ran))
+        await runtime.start()
+        await ending.enter_async_context(serve_peers(runtime, peers, 0))
+        running = Running(runtime, runtime.engine.client(app_id), clock, ending, ran)
+        self._running.append(running)
+        return running
+
+    async def end(self) -> None:
+        for running in self._running:
+            await running.stop()
+
+
+@pytest.fixture
+async def runtimes(tmp_path: Path) -> AsyncIterator[Runtimes]:
+    made = Runtimes(tmp_path)
+    try:
+        yield made
+    finally:
+        await made.end()
+
+
+async def test_an_activity_of_another_app_runs_there(runtimes: Runtimes) -> None:
+    there = await runtimes.start("there")
+    here = await runtimes.start("here")
+
+    await here.client.schedule_new_workflow("asks", input="hi", instance_id="one")
+    state = await here.outcome("one")
+
+    assert state.serialized_output == '"HI from there"'
+    assert (here.ran, there.ran) == ([], ["shout hi"])
+
+
+async def test_its_failure_fails_the_workflow_here(runtimes: Runtimes) -> None:
+    await runtimes.start("there")
+    here = await runtimes.start("here")
+
+    await here.client.schedule_new_workflow("asks", input="never", instance_id="one")
+    state = await here.outcome("one")
+
+    assert state.runtime_status is WorkflowStatus.FAILED
+    assert state.failure_details is not None
+    assert "not so loud" in state.failure_details.message
+
+
+async def test_an_activity_waits_for_a_runtime_that_is_down(runtimes: Runtimes) -> None:
+    before = await runtimes.start("there")
+    here = await runtimes.start("here")
+    await before.stop()
+
+    await here.client.schedule_new_workflow("asks", input="hi", instance_id="one")
+    there = await runtimes.start("there")
+    state = await here.outcome("one")
+
+    assert state.serialized_output == '"HI from there"'
+    assert (before.ran, there.ran) == ([], ["shout hi"])
+
+
+async def test_work_for_an_app_that_never_was_here_is_told_in_the_log_and_waits(
+    runtimes: Runtimes, caplog: pytest.LogCaptureFixture
+) -> None:
+    here = await runtimes.start("here")
+    with caplog.at_level(logging.WARNING, "everturn.runtime"):
+        await here.client.schedule_new_workflow("asks", input="hi", instance_id="one")
+        await here.client.schedule_new_workflow("has_child", input="ho", instance_id="two")
+        await until(lambda: len([item for item in caplog.records if "waits_for_app" in item.message]) >= 2)
+    await runtimes.start("there")
+
+    def known() -> bool:
+        here.clock.advance(1)
+        return here.runtime.engine.worker_of("there") is not None
+
+    await until(known)
+    state = await here.outcome("one")
+
+    told = {(item.message, item.__dict__["app_id"]) for item in caplog.records if "waits_for_app" in item.message}
+    assert state.serialized_output == '"HI from there"'
+    assert told == {("activity_waits_for_app", "there"), ("workflow_waits_for_app", "there")}
+
+
+async def test_a_child_of_another_app_runs_there_and_is_seen_by_that_apps_client(runtimes: Runtimes) -> None:
+    there = await runtimes.start("there")
+    here = await runtimes.start("here")
+    await here.client.schedule_new_workflow("has_child", input="hi", instance_id="one")
+    await until(lambda: bool(there.ran))
+
+    seen = await there.client.get_workflow_state("the-child")
+    not_seen = await here.client.get_workflow_state("the-child")
+    await there.client.raise_workflow_event("the-child", "go", data=7)
+    state = await here.outcome("one")
+
+    assert seen is not None
+    assert (seen.name, seen.runtime_status) == ("child", WorkflowStatus.RUNNING)
+    assert not_seen is None
+    assert state.serialized_output == '["HI from there", 7]'
+    assert here.ran == []
+
+
+async def test_a_client_starts_and_waits_for_workflows_of_another_app(runtimes: Runtimes) -> None:
+    there = await runtimes.start("there")
+    here = await runtimes.start("here")
+
+    await here.client.schedule_new_workflow("asks", input="hi", instance_id="one", app_id="there")
+    state = await here.outcome("one", "there")
+    not_here = await here.client.get_workflow_state("one")
+    await here.stop()
+    kept_there = await there.client.get_workflow_state("one")
+
+    assert state.serialized_output == '"HI from there"'
+    assert not_here is None
+    assert kept_there is not None
+
+
+async def test_a_fault_of_another_apps_hub_is_the_callers(runtimes: Runtimes) -> None:
+    await runtimes.start("there")
+    here = await runtimes.start("here")
+
+    with pytest.raises(Exception, match="no such instance exists"):
+        await here.client.raise_workflow_event("none", "go", app_id="there")
+
+
+async def test_a_call_for_an_app_that_never_was_here_is_refused_by_name(runtimes: Runtimes) -> None:
+    here = await runtimes.start("here")
+
+    with pytest.raises(Exception, match="everturn runtime --app-id nobody"):
+        await here.client.schedule_new_workflow("asks", input="hi", app_id="nobody")
+
+
+class OneAnswer:
+    """A worker that has one answer, and remembers what it was asked."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+        self.asked: list[Any] = []
+
+    async def run_workflow(self, request: WorkflowRequest) -> Replay:
+        replay: Replay = await self._give(request)
+        return replay
+
+    async def run_activity(self, request: ActivityRequest) -> ActivityOutcome:
+        outcome: ActivityOutcome = await self._give(request)
+        return outcome
+
+    async def _give(self, request: Any) -> Any:
+        await asyncio.sleep(0)
+        self.asked.append(request)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+    def close(self) -> None: ...
+
+
+class Wire:
+    """From a `PeerWorker` to the worker of the other runtime."""
+
+    def __init__(self, worker: OneAnswer) -> None:
+        self._worker = worker
+
+    async def send(self, request: Request) -> Response:
+        return await do_work(self._worker, request)
+
+    async def close(self) -> None: ...
+
+
+TURN = WorkflowRequest("one", "execution", [HistoryEvent(eventId=1)], [HistoryEvent(eventId=2)])
+
+
+@pytest.mark.parametrize(
+    "replay",
+    [
+        Replay([WorkflowAction(id=3)], "status", "v2", ("a", "b")),
+        Replay([]),
+        Replay([], custom_status=""),
+        Replay((), too_large="Payload size exceeded: far too many"),
+    ],
+)
+async def test_a_turn_and_its_answer_are_the_same_at_both_ends(replay: Replay) -> None:
+    behind = OneAnswer(replay)
+
+    got = await PeerWorker("there", Wire(behind)).run_workflow(TURN)
+
+    asked: WorkflowRequest = behind.asked[0]
+    assert (list(got.actions), got.custom_status) == (list(replay.actions), replay.custom_status)
+    assert (got.version, tuple(got.patches), got.too_large) == (replay.version, replay.patches, replay.too_large)
+    assert (asked.instance_id, asked.execution_id, asked.propagated) == ("one", "execution", None)
+    assert (list(asked.past_events), list(asked.new_events)) == (TURN.past_events, TURN.new_events)
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        ActivityOutcome("1"),
+        ActivityOutcome(),
+        ActivityOutcome(failure=TaskFailureDetails(errorType="E", errorMessage="why")),
+    ],
+)
+async def test_an_activity_and_its_outcome_are_the_same_at_both_ends(outcome: ActivityOutcome) -> None:
+    behind = OneAnswer(outcome)
+    request = ActivityRequest(name="shout", taskId=3, workflowInstance=WorkflowInstance(instanceId="one"))
+
+    got = await PeerWorker("there", Wire(behind)).run_activity(request)
+
+    assert got == outcome
+    assert behind.asked == [request]
+
+
+async def test_work_that_was_lost_there_is_lost_here() -> None:
+    behind = OneAnswer(TransientError("gone", kind="worker_lost"))
+
+    with pytest.raises(TransientError) as lost:
+        await PeerWorker("there", Wire(behind)).run_workflow(TURN)
+
+    assert lost.value.kind == "worker_lost"

@@ -1,0 +1,116 @@
+import asyncio
+from typing import Any
+
+import pytest
+from grpc import StatusCode
+from grpc.aio import AioRpcError
+
+from tests.unit.runtime.workflow.faulty_database import FaultyDatabase
+from tests.unit.runtime.workflow.rig import Rig, until
+
+
+def register(rig: Rig, gate: asyncio.Event, calls: list[str]) -> None:
+    @rig.activity
+    async def work(_ctx: Any, _: Any) -> str:
+        calls.append("work")
+        await gate.wait()
+        return "worked"
+
+    @rig.workflow
+    def works(ctx: Any, _: Any) -> Any:
+        return (yield ctx.call_activity("work"))
+
+    @rig.workflow
+    def waits(ctx: Any, _: Any) -> Any:
+        return (yield ctx.wait_for_external_event("go"))
+
+
+async def test_a_step_that_a_full_disk_refused_is_taken_once_there_is_room(rig: Rig) -> None:
+    gate, calls = asyncio.Event(), list[str]()
+    register(rig, gate, calls)
+    database = await FaultyDatabase.create(rig.path)
+    await rig.open(database=database)
+    instance_id = await rig.start("works")
+    database.full = True
+    gate.set()
+    await until(lambda: database.refused >= 2)
+    meanwhile = await rig.status(instance_id)
+
+    database.full = False
+    state = await rig.ended(instance_id)
+
+    assert meanwhile == "RUNNING"
+    assert state.serialized_output == '"worked"'
+    assert calls == ["work"]
+
+
+async def test_a_start_on_a_full_disk_is_refused_and_leaves_nothing(rig: Rig) -> None:
+    register(rig, asyncio.Event(), [])
+    database = await FaultyDatabase.create(rig.path)
+    await rig.open(database=database)
+    database.full = True
+
+    with pytest.raises(AioRpcError) as raised:
+        await rig.start("waits", instance_id="one")
+    database.full = False
+
+    assert raised.value.code() is StatusCode.UNAVAILABLE
+    assert await rig.client.get_workflow_state("one") is None
+    assert await rig.start("waits", instance_id="one") == "one"
+
+
+async def test_an_event_on_a_full_disk_is_refused_and_can_be_raised_again(rig: Rig) -> None:
+    register(rig, asyncio.Event(), [])
+    database = await FaultyDatabase.create(rig.path)
+    await rig.open(database=database)
+    instance_id = await rig.start("waits")
+    database.full = True
+    with pytest.raises(AioRpcError):
+        await rig.client.raise_workflow_event(instance_id, "go", data=1)
+    database.full = False
+
+    await rig.client.raise_workflow_event(instance_id, "go", data=2)
+    state = await rig.ended(instance_id)
+
+    assert state.serialized_output == "2"
+
+
+async def test_an_event_that_was_refused_has_not_moved_the_workflow(rig: Rig) -> None:
+    @rig.workflow
+    def waits_twice(ctx: Any, _: Any) -> Any:
+        first = yield ctx.wait_for_external_event("go")
+        second = yield ctx.wait_for_external_event("go")
+        return [first, second]
+
+    database = await FaultyDatabase.create(rig.path)
+    await rig.open(database=database)
+    instance_id = await rig.start("waits_twice")
+    database.full = True
+    with pytest.raises(AioRpcError):
+        await rig.client.raise_workflow_event(instance_id, "go", data=1)
+    database.full = False
+
+    await rig.client.raise_workflow_event(instance_id, "go", data=2)
+    await rig.client.raise_workflow_event(instance_id, "go", data=3)
+
+    assert (await rig.ended(instance_id)).serialized_output == "[2, 3]"
+
+
+async def test_a_fault_in_one_instance_does_not_stop_the_others(rig: Rig) -> None:
+    register(rig, asyncio.Event(), [])
+    await rig.open()
+    broken = await rig.start("waits")
+    key = rig.database.read("SELECT key FROM workflow_instances WHERE instance_id = ?", (broken,))[0][0]
+    other = await rig.start("waits")
+    await rig.close()
+    await rig.open(worker=False)
+    await rig.database.write(
+        lambda cursor: cursor.execute("UPDATE workflow_history SET events = x'0aff' WHERE key = ?", (key,)) and None
+    )
+    rig.engine.register("app", rig.runtime())
+
+    with pytest.raises(Exception, match="parsing"):
+        await rig.client.raise_workflow_event(broken, "go", data=1)
+    await rig.client.raise_workflow_event(other, "go", data=2)
+
+    assert (await rig.ended(other)).serialized_output == "2"
