@@ -16,7 +16,11 @@ _TOLD_EVERY_S = 10.0
 
 def main(words: list[str]) -> int:
     if words and not words[0].isdigit():
-        report = run(" ".join(words))
+        try:
+            report = run(" ".join(words))
+        except ValueError as error:
+            sys.stderr.write(f"{error}; there are: soak N, overlap N, sweep SHAPE MOMENT, or a number of faults\n")
+            return 2
         tell(told(report))
         return 1 if report.found else 0
     return _campaign(int(words[0]) if words else _FAULTS)
@@ -47,7 +51,9 @@ def _campaign(wanted: int) -> int:
 
 def _progress(total: int, wanted: int, seconds: float) -> str:
     rate = total / seconds
-    left_s = max(0.0, wanted - total) / rate if rate else 0.0
+    left_s = (wanted - total) / rate if rate else 0.0
+    if total >= wanted:
+        return f"{total} faults, {wanted} were wanted: the last worlds of a batch end"
     return f"{total} of {wanted} faults, {rate:.0f} a second, {left_s / 60:.0f} min left"
 
 

@@ -8,18 +8,21 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from tests.chaos.disk import Moment
-from tests.chaos.shapes import SHAPES
-from tests.chaos.world import Report, soak, sweep
+from tests.chaos.overlaps import OVERLAPS
+from tests.chaos.power import Moment
+from tests.chaos.shapes import PAID_SHAPES, SHAPES
+from tests.chaos.world import Report, overlap_setting_of, soak, sweep
+
+_ALL = SHAPES | PAID_SHAPES | OVERLAPS
 
 
 def sweeps() -> list[str]:
     """The seeds of the worlds in which the machine dies at each write of each shape, at each of the moments."""
-    return [f"sweep {name} {moment}" for name in SHAPES for moment in Moment]
+    return [f"sweep {name} {moment}" for name in _ALL for moment in Moment]
 
 
 def soaks(first: int, count: int) -> list[str]:
-    return [f"soak {number}" for number in range(first, first + count)]
+    return [f"{kind} {number}" for number in range(first, first + count) for kind in ("soak", "overlap")]
 
 
 def run(seed: str) -> Report:
@@ -28,21 +31,24 @@ def run(seed: str) -> Report:
         # What a dead machine was about to do is never done.
         warnings.simplefilter("ignore", RuntimeWarning)
         match seed.split():
-            case ["soak", number]:
+            case ["soak", number] if number.isdigit():
                 return soak(int(number))
-            case ["sweep", name, moment]:
+            case ["overlap", number] if number.isdigit():
+                return soak(int(number), setting=overlap_setting_of(int(number)), kind="overlap")
+            case ["sweep", name, moment] if name in _ALL and moment in list(Moment):
                 return sweep(name, Moment(moment))
-    raise ValueError(f"no world has the seed {seed!r}")
+            case _:
+                raise ValueError(f"no world has the seed {seed!r}")
 
 
 def run_all(seeds: Iterable[str]) -> Iterator[Report]:
     """The worlds of `seeds` as they end, on as many processors as there are."""
     context = multiprocessing.get_context("spawn")
-    with context.Pool(os.cpu_count(), initializer=_spare_collector) as pool:
+    with context.Pool(os.cpu_count(), initializer=_freeze_gc) as pool:
         yield from pool.imap_unordered(run, seeds)
 
 
-def _spare_collector() -> None:
+def _freeze_gc() -> None:
     """What was imported stays, and each life leaves much to collect: look less often. A fifth of the time is saved."""
     gc.collect()
     gc.freeze()

@@ -3,9 +3,9 @@
 import asyncio
 from random import Random
 
+from everturn.dapr.wire import Request, Response, Transport
 from everturn.errors import TransientError
-from everturn.sidecar.wire import Request, Response, Transport
-from everturn.testing.simulated_loop import pass_time
+from tests.chaos.simulated_loop import pass_time
 
 _EVENTS_PATH = "/conversations"
 # Seconds that a late event takes at most: long enough for others to overtake it.

@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import quote
 
-from everturn.sidecar.wire import Request, Transport
-from everturn.testing.simulated_loop import pass_time
+from everturn.dapr.wire import Request, Transport
 from tests.chaos.journal import Exchange, Journal, names_in
+from tests.chaos.simulated_loop import pass_time
 
 ENDED = ("completed", "failed", "cancelled")
 _FIRST_PAUSE_S = 0.2

@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from everturn.models.fence import unfence
+from everturn.models.prompts import unfence
 
 _SEEN = "seen:"
 
@@ -33,15 +33,32 @@ class ModelCall:
 
     `answered`: the place of its answer, None where none was given. `reply` is None for an error. `cut_off`: the machine
     died before the answer was on disk, as whoever pulled the plug can tell.
+    `merged`: the other messages that it was asked with.
     """
 
     life: int
     sent: int
     name: str
     history: list[tuple[str, str]]
+    merged: list[str] = field(default_factory=list)
     answered: int | None = None
     reply: str | None = None
     cut_off: bool = False
+
+
+@dataclass(slots=True)
+class PaidCall:
+    """A tool was called with `key`, or the model, which asked for tools. `cut_off`: as in `ModelCall`."""
+
+    life: int
+    sent: int
+    key: str
+    what: str
+    cut_off: bool = False
+
+    @property
+    def answer(self) -> str:
+        return f"answer {self.sent} to {self.what}"
 
 
 @dataclass(slots=True)
@@ -49,15 +66,18 @@ class Journal:
     """All of it, in order. `done` has the answer of each thing that the client set out to do, by a name it gave.
 
     `faults` counts the errors that the model has given, by message; `forgiven` are those that get none any more.
+    `troubled`: the state store refused something, or its answer got lost.
     """
 
     exchanges: list[Exchange] = field(default_factory=list)
     calls: list[ModelCall] = field(default_factory=list)
+    paid: list[PaidCall] = field(default_factory=list)
     summaries: list[tuple[int, list[str]]] = field(default_factory=list)
     done: dict[str, Exchange] = field(default_factory=dict)
     faults: Counter[str] = field(default_factory=Counter)
     forgiven: set[str] = field(default_factory=set)
     now: int = 0
+    troubled: bool = False
 
     def tick(self) -> int:
         self.now += 1
@@ -79,8 +99,9 @@ class Journal:
         return list(self.turn_of().values())
 
     def sessions(self) -> list[tuple[str, str]]:
-        """Each session with its user."""
-        bodies = [post.body for post in self.posts()]
+        """Each session in which a turn was accepted, with its user."""
+        turns = self.turn_of()
+        bodies = [post.body for post in self.posts() if post.key in turns]
         return list(dict.fromkeys((body["metadata"]["session_id"], body["user_id"]) for body in bodies))
 
     def names(self, session: str) -> list[tuple[str, str]]:
@@ -99,7 +120,7 @@ class Journal:
 def summary_of(prompt: str) -> str:
     """What the summary model answers: `seen:` and the names of the messages in it, as often as each came."""
     data = unfence(prompt)
-    names = [str(turn["user"]).split()[0] for turn in data["new_turns"]]
+    names = [said.split()[0] for turn in data["new_turns"] for said in str(turn["user"]).splitlines()]
     return " ".join([_SEEN, *names_in(str(data["previous_summary"])), *names])
 
 

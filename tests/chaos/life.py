@@ -2,67 +2,79 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+import dataclasses
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from random import Random
-from typing import Literal
 
 from fastapi import FastAPI
 
 from everturn.chat.app import ChatParts
 from everturn.chat.app import app_over as chat_app_over
+from everturn.compose import Faults, Wiring, runtime_options, start_services
 from everturn.contracts.events import CHAT_APP_ID, MEMORY_APP_ID
+from everturn.dapr.wire import AsgiTransport, Transport
+from everturn.dapr.workflows import Sidecar
 from everturn.memory.app import MemoryParts
 from everturn.memory.app import app_over as memory_app_over
-from everturn.runtime.components import DEFAULT_COMPONENTS
 from everturn.runtime.embedded import EmbeddedRuntime, RuntimeOptions
-from everturn.runtime.http_call import BuildingBlocks
 from everturn.runtime.lock import FolderLock
-from everturn.runtime.workflows import WorkflowEngine
 from everturn.settings import Settings
-from everturn.sidecar.asgi_transport import AsgiTransport
-from everturn.sidecar.wire import Transport
-from everturn.sidecar.workflows import Sidecar
-from everturn.testing.simulated_loop import SimulatedClock, SimulatedLoop
+from tests.chaos import paid
 from tests.chaos.channel import UnreliableChannel
 from tests.chaos.client import Client
-from tests.chaos.disk import Crash, Disk
+from tests.chaos.disk import SimulatedDatabase, SimulatedDisk, rows
 from tests.chaos.journal import Journal
 from tests.chaos.models import SummaryModel, TurnModel
+from tests.chaos.power import Crash, Power
+from tests.chaos.replicas import SharedTransport, Team
 from tests.chaos.shell import Shell
+from tests.chaos.simulated_loop import SimulatedClock, SimulatedLoop
+from tests.chaos.stores import NO_TROUBLE, STORES, StoreServer, Trouble
 
 DATABASE_FILE = "everturn.db"
+_HAS = "SELECT 1 FROM state WHERE key LIKE 'chat-service||turn:%{fact}%' AND instr(value, ?)"
 
 
 @dataclass(slots=True)
 class Surroundings:
-    """What outlives a crash beside the file: the time, and who cannot be reached."""
+    """What outlives a crash beside the file: the time, who cannot be reached, and the services' state store, by its
+    name in `STORES`; None if that is the file too. `replicas` of each service share its work. `assistant`: as the
+    setting of that name."""
 
     wall: float
-    away: dict[str, bool] = field(default_factory=dict)
+    faults: Faults = field(default_factory=Faults)
+    store: str | None = None
+    replicas: int = 1
+    assistant: str | None = None
+    server: StoreServer = field(default_factory=StoreServer)
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What a planted bug replaces."""
 
-    disk: type[Disk] = Disk
+    disk: type[SimulatedDisk] = SimulatedDisk
+    database: type[SimulatedDatabase] = SimulatedDatabase
     chat_sidecar: Callable[[Sidecar], Sidecar] = lambda sidecar: sidecar
     memory_sidecar: Callable[[Sidecar], Sidecar] = lambda sidecar: sidecar
     events: Callable[[Transport], Transport] = lambda channel: channel
-    on_start: Callable[[Disk], None] = lambda _: None
+    on_start: Callable[[Path], None] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)
 class Weather:
     """What goes wrong in one life, beside what the client does: its death, jumps of the clock (seconds, by the write
-    before which they come), the share of events that go astray."""
+    before which they come), the share of events that go astray, trouble with the state store, the share of commits for
+    which the disk is full."""
 
     crash: Crash | None = None
     jumps: dict[int, float] = field(default_factory=dict)
     astray: float = 0.0
+    trouble: Trouble = NO_TROUBLE
+    full: float = 0.0
 
 
 Work = Callable[["Life"], Awaitable[None]]
@@ -80,13 +92,17 @@ class Life:
         self.jumps = 0
         self.jumped_s = 0.0
         self._folder = folder
-        self._random = random
+        # Of its own: what a dead machine's tasks draw as they end, in any order, changes nothing for the next life.
+        self._random = Random(random.getrandbits(64))
 
     def run(self, parts: Parts, weather: Weather, work: Work) -> bool:
         loop = SimulatedLoop()
         loop.set_exception_handler(lambda *_: None)
         self._lock = FolderLock.take(self._folder)
-        self.disk = parts.disk.on(loop, self._folder / DATABASE_FILE, weather.crash, self._random)
+        self.power = Power(weather.crash, self._random)
+        self.power.died = self._died
+        self.power.noticed = lambda write: self._jump(weather.jumps.get(write, 0.0))
+        parts.on_start(self._file)
         main = loop.create_task(self._main(parts, weather, work))
 
         def stop(_: object) -> None:
@@ -99,13 +115,13 @@ class Life:
             main.remove_done_callback(stop)
             return self._outcome(main)
         finally:
-            self.is_dead = self.disk.dead = True
+            self.is_dead = self.power.dead = True
             _drop_all(loop)
             self.around.wall += loop.time() + self.jumped_s
-            self._mark_cut_off()
             self._lock.release()
-            self.disk.drop()
+            self._disk.drop()
             loop.close()
+            self._mark_cut_off()
 
     def _outcome(self, main: "asyncio.Task[None]") -> bool:
         if not main.done():
@@ -120,47 +136,66 @@ class Life:
     async def _main(self, parts: Parts, weather: Weather, work: Work) -> None:
         async with contextlib.AsyncExitStack() as stack:
             self.clock = SimulatedClock(self.around.wall)
-            self.disk.died = self._died
-            self.disk.noticed = lambda write: self._jump(weather.jumps.get(write, 0.0))
-            parts.on_start(self.disk)
             await self._compose(parts, weather, stack)
             await work(self)
             # Not a graceful stop either: every life ends as if the plug were pulled.
             stack.pop_all()
 
     async def _compose(self, parts: Parts, weather: Weather, stack: contextlib.AsyncExitStack) -> None:
-        blocks = BuildingBlocks.over(self.disk, self.clock, DEFAULT_COMPONENTS)
-        engine = WorkflowEngine(self.disk, clock=self.clock)
-        await engine.start()
-        self.runtime = EmbeddedRuntime(self._lock, blocks, engine, RuntimeOptions(clock=self.clock))
-        for what, away in self.around.away.items():
-            self._apply(what, away)
-        memory_app, chat_app = AsgiTransport(), AsgiTransport()
-        channel = UnreliableChannel(memory_app, weather.astray, self._random, self.astray)
-        memory_sidecar = parts.memory_sidecar(self.runtime.add_app(MEMORY_APP_ID, parts.events(channel)))
-        chat_sidecar = parts.chat_sidecar(self.runtime.add_app(CHAT_APP_ID, chat_app))
-        model = (self.journal, self.number, lambda: self.is_dead)
-        memory, chat = shells()
-        memory.parts = MemoryParts.over(_settings(), memory_sidecar, SummaryModel(*model))
-        chat.parts = ChatParts.over(_settings(), chat_sidecar, TurnModel(*model))
-        for app, transport in ((memory.app, memory_app), (chat.app, chat_app)):
-            await stack.enter_async_context(_lifespan(app))
-            transport.connect(app)
-        await self.runtime.start()
-        for what, away in self.around.away.items():
-            self._apply(what, away)
-        self.client = Client(self.journal, self.number, chat_app, memory_app, lambda: self.is_dead)
+        paid.connect(*self._model)
+        settings = _settings(self.around.assistant)
+        self._disk = parts.disk(self.power, weather.full, self.astray)
+        database = await parts.database.open(self._file, disk=self._disk)
+        database.disk = self._disk
+        to_memory = SharedTransport(self._random)
+        options = self._options(runtime_options(settings, Wiring(clock=self.clock)), weather.trouble)
+        runtime = await EmbeddedRuntime.create(database, self._lock, options)
+        chat_team, memory_team = Team(CHAT_APP_ID, runtime, self._random), Team(MEMORY_APP_ID, runtime, self._random)
+        wiring = Wiring(
+            clock=self.clock,
+            faults=self.around.faults,
+            chat_model=TurnModel(*self._model),
+            summary_model=SummaryModel(*self._model),
+            chat_sidecar=lambda sidecar: parts.chat_sidecar(chat_team.sidecar(sidecar)),
+            memory_sidecar=lambda sidecar: parts.memory_sidecar(memory_team.sidecar(sidecar)),
+            to_memory=lambda app: parts.events(self._unreliable(to_memory, app, weather.astray)),
+            chat_app=shells(0)[1].fill,
+            memory_app=shells(0)[0].fill,
+        )
+        system = await start_services(stack, settings, runtime, wiring)
+        to_chat = SharedTransport(self._random, system.chat.transport)
+        for number in range(1, self.around.replicas):
+            memory, chat = shells(number)
+            memory_parts = MemoryParts(
+                settings,
+                parts.memory_sidecar(memory_team.sidecar()),
+                SummaryModel(*self._model),
+                options.app_api_token,
+            )
+            chat_parts = ChatParts.create(settings, parts.chat_sidecar(chat_team.sidecar()), TurnModel(*self._model))
+            to_memory.ways.append(await _started(stack, memory.fill(settings, memory_parts)))
+            to_chat.ways.append(await _started(stack, chat.fill(settings, chat_parts)))
+        self.client = Client(self.journal, self.number, to_chat, to_memory, lambda: self.is_dead)
 
-    def set_away(self, what: Literal["broker", "memory"], away: bool) -> None:
-        """As if the broker or the memory service could not be reached, over crashes too."""
-        self.around.away[what] = away
-        self._apply(what, away)
+    @property
+    def _model(self) -> tuple[Journal, int, Callable[[], bool]]:
+        return self.journal, self.number, lambda: self.is_dead
 
-    def _apply(self, what: str, away: bool) -> None:
-        if what == "broker":
-            self.runtime.set_away("broker", away)
-        elif MEMORY_APP_ID in self.runtime._blocks.channels.by_id:
-            self.runtime.set_app_away(MEMORY_APP_ID, away)
+    def _unreliable(self, to_memory: SharedTransport, app: Transport, astray: float) -> Transport:
+        """The way of the runtime to the memory service, of which `app` is the first replica."""
+        to_memory.ways.append(app)
+        return UnreliableChannel(to_memory, astray, self._random, self.astray)
+
+    @property
+    def _file(self) -> Path:
+        return self._folder / DATABASE_FILE
+
+    def _options(self, options: RuntimeOptions, trouble: Trouble) -> RuntimeOptions:
+        """With the state store that the world has."""
+        if self.around.store is None:
+            return options
+        store = STORES[self.around.store](self.around.server, self.clock, self.power, trouble, self.astray)
+        return dataclasses.replace(options, state_stores={"state.sqlite": lambda *_: store})
 
     def _jump(self, seconds: float) -> None:
         if seconds:
@@ -171,17 +206,26 @@ class Life:
     def _mark_cut_off(self) -> None:
         for call in self.journal.calls:
             if call.life == self.number and (call.answered is None or call.reply is not None):
-                call.cut_off = call.reply is None or not self.disk.has_reply(call.reply)
+                call.cut_off = call.reply is None or not self._has(call.reply, ":verdict")
+        for made in self.journal.paid:
+            if made.life == self.number:
+                made.cut_off = not self._has(made.answer, ":call:")
+
+    def _has(self, text: str, fact: str) -> bool:
+        """Whether a stored fact of that kind holds `text`: what only who pulls the plug can look up."""
+        if self.around.store is not None:
+            return self.around.server.has(text, fact)
+        return bool(rows(self._file, _HAS.format(fact=fact), text.encode()))
 
 
 @cache
-def shells() -> tuple[Shell[MemoryParts], Shell[ChatParts]]:
-    """Of the memory service and of the chat service."""
+def shells(_replica: int) -> tuple[Shell[MemoryParts], Shell[ChatParts]]:
+    """Of a replica of the memory service and one of the chat service."""
     return Shell(_settings(), memory_app_over), Shell(_settings(), chat_app_over)
 
 
 @cache
-def _settings() -> Settings:
+def _settings(assistant: str | None = None) -> Settings:
     """Few and quick attempts, so that a turn's every end is near."""
     return Settings(
         _env_file=None,
@@ -191,13 +235,13 @@ def _settings() -> Settings:
         save_attempts=2,
         save_first_delay_s=0.1,
         keep_workflows_hours=0.1,
+        assistant=assistant,
     )
 
 
-@contextlib.asynccontextmanager
-async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    async with app.router.lifespan_context(app):
-        yield
+async def _started(stack: contextlib.AsyncExitStack, app: FastAPI) -> Transport:
+    await stack.enter_async_context(app.router.lifespan_context(app))
+    return AsgiTransport(app)
 
 
 def _drop_all(loop: SimulatedLoop) -> None:

@@ -11,8 +11,8 @@ from random import Random
 
 import apsw
 
+from everturn.dapr.wire import HttpTransport
 from everturn.errors import TransientError
-from everturn.sidecar.http_transport import HttpTransport
 from everturn.testing.model_answers import Answer, completion
 from everturn.testing.model_endpoint import ModelEndpoint, ModelRequest
 from tests.chaos.client import Client

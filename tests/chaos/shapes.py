@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from everturn.testing.simulated_loop import pass_time
-from tests.chaos.client import Pauses
+from tests.chaos.client import ENDED, Pauses
 from tests.chaos.journal import Exchange, names_in
 from tests.chaos.life import Life
+from tests.chaos.paid import PAID
+from tests.chaos.simulated_loop import pass_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,25 +25,26 @@ class Talk:
     user: str
     name: str
 
-    async def say(self, letter: str, words: str = "", again: str = "") -> Exchange:
+    async def say(self, letter: str, words: str = "", again: str = "", overlap: str = "") -> Exchange:
         """Send a message and wait for what comes of it."""
         what = f"say{again} {self.name}{letter}"
         for _ in range(100):
-            exchange = await self._post(what, letter, words, None)
+            exchange = await self._post(what, letter, words, None, overlap)
             if exchange.status != 202:
                 return exchange
             await self.life.client.ended(exchange.answer["turn_id"])
             what += "+"
         raise AssertionError("a turn that has ended is answered with 202")
 
-    async def accept(self, letter: str, words: str = "") -> str:
-        """Send a message without waiting for its reply; the turn's id."""
-        exchange = await self._post(f"accept {self.name}{letter}", letter, words, "respond-async")
+    async def accept(self, letter: str, words: str = "", overlap: str = "") -> str:
+        """Send a message without waiting for its reply; the turn's id, empty if it is refused."""
+        exchange = await self._post(f"accept {self.name}{letter}", letter, words, "respond-async", overlap)
         return str((exchange.answer or {}).get("turn_id", ""))
 
-    async def _post(self, what: str, letter: str, words: str, prefer: str | None) -> Exchange:
+    async def _post(self, what: str, letter: str, words: str, prefer: str | None, overlap: str) -> Exchange:
         key = self.name + letter
-        body = {"user_id": self.user, "text": f"{key} {words}", "metadata": {"session_id": self.session}}
+        metadata = {"session_id": self.session, **({"overlap": overlap} if overlap else {})}
+        body = {"user_id": self.user, "text": f"{key} {words}", "metadata": metadata}
         how = {} if prefer is None else {"prefer": prefer}
         return await self.life.client.do(what, "POST", "/chat/", body, key=key, **how)
 
@@ -61,15 +63,15 @@ class Talk:
 
     async def away(self, what: str, away: bool) -> None:
         async def act() -> None:
-            self.life.set_away("broker" if what == "broker" else "memory", away)
+            self.life.around.faults.set_away("broker" if what == "broker" else "memory", away)
 
         await self.once(f"{what} {'away' if away else 'back'}", act)
 
     async def asked(self, letter: str) -> None:
-        """Return when the model has been asked for the reply."""
+        """Return when the model has been asked for the reply, or the turn can have ended without."""
         name = self.name + letter
         for pause in Pauses(self.life.client):
-            if any(call.name == name for call in self.life.journal.calls):
+            if any(call.name == name or name in call.merged for call in self.life.journal.calls):
                 return
             await pause()
 
@@ -202,6 +204,33 @@ async def introduced(talk: Talk) -> None:
     await own.stored("a")
 
 
+async def strangers(talk: Talk) -> None:
+    """Two users begin a session side by side: one of them has it."""
+    session = f"{talk.name}-shared"
+    ann = Talk(talk.life, session, f"{talk.name}-ann", talk.name)
+    bob = Talk(talk.life, session, f"{talk.name}-bob", talk.name)
+    turn_ids = await asyncio.gather(ann.accept("a"), bob.accept("b"))
+    await talk.ended(*filter(None, turn_ids))
+    for one, letter, turn_id in ((ann, "a", turn_ids[0]), (bob, "b", turn_ids[1])):
+        if turn_id:
+            await one.stored(letter)
+
+
+async def paid(talk: Talk) -> None:
+    """Model calls, two tools at once, a handoff, and a tool about which the client decides."""
+    turn_id = await talk.accept("a", PAID)
+    for pause in Pauses(talk.life.client):
+        turn = await talk.life.client.look(turn_id)
+        if turn["status"] in ("waiting", *ENDED):
+            break
+        await pause()
+    for asked in turn.get("approvals", ()):
+        path = f"/turns/{turn_id}/approvals/{asked['call_id']}"
+        await talk.life.client.do(f"approve {talk.name}a", "POST", path, {"decision": "approve"})
+    await talk.ended(turn_id)
+    await talk.stored("a")
+
+
 async def _nothing() -> None: ...
 
 
@@ -225,5 +254,8 @@ SHAPES: dict[str, Shape] = {
         crowd,
         purged,
         introduced,
+        strangers,
     )
 }
+# With the assistant that has tools, so in worlds of their own.
+PAID_SHAPES: dict[str, Shape] = {"paid": paid}

@@ -20,6 +20,11 @@ class Shell(Generic[P]):
         self.parts: P | None = None
         self.app = app_over(settings, cast("P", _Late(lambda: self.parts)))
 
+    def fill(self, _: Settings, parts: P) -> FastAPI:
+        """The application, which answers by `parts` from now on."""
+        self.parts = parts
+        return self.app
+
 
 class _Late:
     """Stands for what `found` gives when it is used."""

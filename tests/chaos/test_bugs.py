@@ -4,14 +4,18 @@ import warnings
 
 import pytest
 
-from tests.chaos.bugs import BUGS
+from tests.chaos.bugs import BUGS, DEFECTS, Bug
 from tests.chaos.campaign import tell
+from tests.chaos.overlap_bugs import OVERLAP_BUGS
 from tests.chaos.world import soak
 
-_WORLDS = 12
+_WORLDS = 20
 
 
-@pytest.mark.parametrize("bug", BUGS)
+_ALL = {**{name: Bug(parts) for name, parts in BUGS.items()}, **DEFECTS, **OVERLAP_BUGS}
+
+
+@pytest.mark.parametrize("bug", _ALL)
 def test_the_simulator_finds_a_system_that(bug: str) -> None:
     faults = 0
     found: list[str] = []
@@ -19,7 +23,7 @@ def test_the_simulator_finds_a_system_that(bug: str) -> None:
     for seed in range(_WORLDS):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
-            report = soak(seed, BUGS[bug])
+            report = soak(seed, _ALL[bug].parts, _ALL[bug].setting)
         faults += report.total
         found = report.found
         if found:

@@ -71,7 +71,11 @@ async def test_what_is_held_does_not_grow_with_the_load_and_what_was_accepted_en
         for response in responses:
             session = response.json()["metadata"]["session_id"]
             assert await system.history_of(2, session) == [f"message of {session}", "hello"]
-        assert system.runtime.engine.running_activities == 0
+
+        async def all_is_done() -> bool:
+            return system.runtime.engine.running_activities == 0
+
+        await system.until(all_is_done, moving=False)
 
 
 async def _refused_but(count: int, system: System, first: int) -> "list[asyncio.Task[httpx2.Response]]":
@@ -120,7 +124,7 @@ async def test_turns_that_nobody_waits_for_are_refused_beyond_what_the_process_m
     release = asyncio.Event()
     async with (
         ModelEndpoint(otherwise=Held(release, completion("hello"))) as endpoint,
-        running(tmp_path, endpoint, clock, max_turns_at_once=2, max_model_calls=1) as system,
+        running(tmp_path, endpoint, clock, max_inflight_steps=2, max_model_calls=1) as system,
     ):
         running_turn = await system.accept("Hi", session="a", Idempotency_Key="a")
         await endpoint.asked(1)

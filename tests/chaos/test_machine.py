@@ -84,15 +84,18 @@ async def test_a_full_disk_refuses_what_is_new_and_keeps_what_was_acknowledged(
     await stored(client, "one", "hello")
     fill_disk(running)
 
+    ready = await client.readiness()
     refused = await client.say("two", headers=key("k2"))
     looked_at = await client.turn(before.json()["turn_id"])
     make_room(running)
+    ready_again = await client.readiness()
     after = await client.say("two", headers=key("k2"))
     again = await client.say("one", headers=key("k1"))
 
     assert_plain(refused, 503)
     assert "retry-after" in refused.headers
     assert looked_at["status"] == "completed"
+    assert (ready, ready_again) == ((503, 503), (200, 200))
     assert after.status_code == 200, after.text
     assert again.json() == before.json()
     await stored(client, "one", "hello", "two", "hello")
@@ -235,7 +238,8 @@ async def connection(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWri
 
 def post(text: str, session: str) -> bytes:
     body = json.dumps({"user_id": "junaid", "text": text, "metadata": {"session_id": session}}).encode()
-    head = f"POST /chat/ HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    headers = f"host: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
+    head = f"POST /chat/ HTTP/1.1\r\n{headers}\r\n\r\n"
     return head.encode() + body
 
 
@@ -278,7 +282,7 @@ async def test_a_client_that_reads_nothing_keeps_nobody_waiting(
         await client.say(long)
     slow = [await connection(machine.memory_port) for _ in range(20)]
     for _, writer in slow:
-        writer.write(b"GET /conversations/s1 HTTP/1.1\r\nhost: x\r\n\r\n" * 10)
+        writer.write(b"GET /conversations/s1 HTTP/1.1\r\nhost: localhost\r\n\r\n" * 10)
         await writer.drain()
 
     response = await client.say("one", session="s2")
@@ -295,7 +299,7 @@ async def test_a_clean_stop_after_clients_that_read_nothing(
     running = await machine.up(EVERTURN_SHUTDOWN_S="2")
     await client.say("x" * 30_000)
     _, writer = await connection(machine.memory_port)
-    writer.write(b"GET /conversations/s1 HTTP/1.1\r\nhost: x\r\n\r\n" * 200)
+    writer.write(b"GET /conversations/s1 HTTP/1.1\r\nhost: localhost\r\n\r\n" * 200)
     await writer.drain()
 
     code = await running.stop(signal.SIGTERM)

@@ -1,10 +1,11 @@
 """Keys are in nothing that is written or answered, whatever goes wrong; what people say is in no log."""
 
+import asyncio
 import io
 import logging
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx2
 import pytest
@@ -14,6 +15,7 @@ from everturn.testing.clock import ManualClock
 from everturn.testing.model_answers import Answer, Whole, completion
 from everturn.testing.model_endpoint import ModelEndpoint
 from tests.e2e.conftest import Client, Machine
+from tests.identity_provider import AUDIENCE, ISSUER, IdentityProvider, SigningKey
 from tests.system.conftest import running
 
 KEYS = {
@@ -42,6 +44,7 @@ def telling_the_key(status: int) -> Whole:
 def script(endpoint: ModelEndpoint) -> None:
     garbage: list[Answer] = [Whole(f"garbage {MODEL_KEY} {TEXT}".encode())] * 2
     endpoint.script_for("unauthorised", telling_the_key(401))
+    endpoint.script_for("in error", telling_the_key(400))
     endpoint.script_for("in trouble", telling_the_key(500), telling_the_key(500))
     endpoint.script_for("in garbage", *garbage)
 
@@ -58,14 +61,14 @@ def all_of(response: httpx2.Response) -> str:
 
 
 async def turns(chat: httpx2.AsyncClient, session: str) -> list[httpx2.Response]:
-    """A good turn, turns that fail in three ways, refused requests, and what can be asked about all of them."""
+    """A good turn, turns that fail in four ways, refused requests, and what can be asked about all of them."""
 
     async def say(what: str, **how: Any) -> httpx2.Response:
         body = {"user_id": "ann", "text": f"{TEXT} {what}", "metadata": {"session_id": session}}
         return await chat.post("/chat/", json=body | how, headers={"idempotency-key": f"{session} {what}"})
 
-    heard = [await say(what) for what in ("well", "unauthorised", "in trouble", "in garbage")]
-    assert [response.status_code for response in heard] == [200, 502, 502, 502]
+    heard = [await say(what) for what in ("well", "unauthorised", "in error", "in trouble", "in garbage")]
+    assert [response.status_code for response in heard] == [200, 502, 502, 502, 502]
     for response in list(heard):
         turn_id = response.json()["turn_id"]
         heard += [await chat.get(f"/turns/{turn_id}"), await chat.post(f"/turns/{turn_id}/cancel")]
@@ -139,9 +142,63 @@ async def test_at_debug_level_no_log_has_a_key_or_a_message(
     async with running(tmp_path, endpoint, clock, generate_attempts=1, model_api_key=MODEL_KEY) as system:
         heard = await turns(system.chat, "s")
         await system.history_of(2)
-        heard.append(await system.memory.post("/conversations", json={"data": TEXT}))
+        heard.append(await system.memory.post("/conversations", json={"data": TEXT}, headers=system.of_the_sidecar))
 
     assert "step_attempt_failed" in stream.getvalue()
     assert MODEL_KEY not in stream.getvalue()
     assert TEXT not in stream.getvalue()
     assert [response.url for response in heard if MODEL_KEY in all_of(response)] == []
+
+
+PROXY, OPERATOR, CLAIM = "canary-proxy-4711", "canary-operator-4711", "canary-claim-4711"
+
+
+def credentials(provider: IdentityProvider) -> list[dict[str, str]]:
+    """Good ones, and such as are refused in each way."""
+    claims: dict[str, Any] = {"email": CLAIM, "nonce": CLAIM}
+    tokens = [
+        provider.token("ann", **claims),
+        provider.token("ann", exp=1, **claims),
+        provider.token("ann", iss=CLAIM, **claims),
+        provider.token("ann", aud=CLAIM, **claims),
+        provider.token(CLAIM * 99, **claims),
+        provider.token("ann", key=SigningKey.of_curve(CLAIM), **claims),
+        provider.token("ann", **claims)[:-9],
+        OPERATOR,
+        f"{OPERATOR}-and-more",
+    ]
+    proxies = [PROXY, f"{PROXY}-and-more"]
+    return [{"authorization": f"Bearer {token}"} for token in tokens] + [
+        {"x-everturn-proxy-token": token, "x-forwarded-user": user} for token in proxies for user in ("ann", CLAIM * 99)
+    ]
+
+
+@pytest.mark.parametrize("auth", ["header", "jwt"])
+@pytest.mark.usefixtures("logging_as_it_was")
+async def test_at_debug_level_no_log_file_or_answer_has_a_token_or_a_claim(
+    tmp_path: Path, endpoint: ModelEndpoint, clock: ManualClock, auth: Literal["header", "jwt"]
+) -> None:
+    stream, provider, keys = io.StringIO(), IdentityProvider(), tmp_path / "jwks.json"
+    logs.configure(True, stream=stream)
+    for name in (None, "everturn", "httpx2", "jwt", "asyncio"):
+        logging.getLogger(name).setLevel(logging.DEBUG)
+    await asyncio.to_thread(keys.write_bytes, provider.jwks())
+    by_token: dict[str, Any] = {"jwt_jwks": str(keys), "jwt_issuer": ISSUER, "jwt_audience": AUDIENCE}
+    secrets: dict[str, Any] = {"proxy_token": PROXY, "operator_token": OPERATOR}
+
+    heard = []
+    async with running(tmp_path / "data", endpoint, clock, auth=auth, **by_token, **secrets) as system:
+        given = credentials(provider)
+        for headers in given:
+            heard.append(await system.chat.post("/chat/", json={"user_id": "ann", "text": TEXT}, headers=headers))
+            heard += [await system.chat.get(path, headers=headers) for path in ("/turns", "/turns/none", "/nowhere")]
+            heard.append(await system.memory.get("/memories/ann", headers=headers))
+
+    assert {response.status_code for response in heard} >= {200, 401, 404}
+    assert auth == "header" or "token_refused" in stream.getvalue()
+    canaries = [CLAIM, PROXY, OPERATOR, *(value.removeprefix("Bearer ") for each in given for value in each.values())]
+    for canary in canaries:
+        if canary != "ann":
+            assert canary not in stream.getvalue()
+            assert [path for path, content in files_of(tmp_path / "data").items() if canary.encode() in content] == []
+            assert [response.url for response in heard if canary in all_of(response)] == []

@@ -4,8 +4,9 @@ from collections import Counter
 
 import pytest
 
+from tests.chaos.bugs import forget_calls, in_chat
 from tests.chaos.campaign import counted, run, run_all, soaks, sweeps, tell, told
-from tests.chaos.disk import Moment
+from tests.chaos.power import Moment
 from tests.chaos.world import sweep
 
 # The same in every run, so that a failure is a change's; `make chaos` takes others.
@@ -50,3 +51,9 @@ def test_a_sweep_ends_when_its_shape_has_no_further_write() -> None:
 def test_an_unknown_seed_is_refused() -> None:
     with pytest.raises(ValueError, match="no world has the seed"):
         run("storm 1")
+
+
+def test_a_system_that_forgets_what_a_turn_has_called_is_found() -> None:
+    report = sweep("paid", Moment.AFTER, in_chat(forget_calls), most=3)
+
+    assert any(found.startswith("each_call_is_paid_once") for found in report.found)
