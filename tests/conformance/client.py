@@ -36,12 +36,18 @@ class Client(Generic[S]):
         return f"session of {self.name}"
 
     async def say(
-        self, text: str, *, user: str | None = None, session: str | None = None, headers: dict[str, str] | None = None
+        self,
+        text: str,
+        *,
+        user: str | None = None,
+        session: str | None = None,
+        headers: dict[str, str] | None = None,
+        overlap: str | None = None,
     ) -> httpx2.Response:
         body = {
             "user_id": user or self.user,
             "text": text,
-            "metadata": {"session_id": session or self.session},
+            "metadata": {"session_id": session or self.session, "overlap": overlap},
         }
         return await self.http.post(f"{self.system.chat_url}/chat/", json=body, headers=headers or {})
 
@@ -51,10 +57,12 @@ class Client(Generic[S]):
         assert response.status_code == 200, response.text
         return dict(response.json())
 
-    async def accept(self, text: str, *, session: str | None = None, key: str | None = None) -> str:
+    async def accept(
+        self, text: str, *, session: str | None = None, key: str | None = None, overlap: str | None = None
+    ) -> str:
         """Send `text` without waiting for its reply; the turn's id."""
         headers = ASYNC | ({"Idempotency-Key": key} if key else {})
-        response = await self.say(text, session=session, headers=headers)
+        response = await self.say(text, session=session, headers=headers, overlap=overlap)
         assert response.status_code == 202, response.text
         return str(response.json()["turn_id"])
 
@@ -63,8 +71,18 @@ class Client(Generic[S]):
         assert response.status_code == 200, response.text
         return dict(response.json())
 
-    async def steer(self, turn_id: str, how: str) -> httpx2.Response:
-        return await self.http.post(f"{self.system.chat_url}/turns/{turn_id}/{how}")
+    async def served(self) -> None:
+        """Wait until turns and conversations can be read: a sidecar may hold broken connections to its store."""
+
+        async def is_served() -> bool:
+            turn = await self.http.get(f"{self.system.chat_url}/turns/of-nobody")
+            history = await self.http.get(f"{self.system.memory_url}/conversations/of-nobody")
+            return (turn.status_code, history.status_code) == (404, 200)
+
+        await self.until(is_served)
+
+    async def steer(self, turn_id: str, how: str, **body: str) -> httpx2.Response:
+        return await self.http.post(f"{self.system.chat_url}/turns/{turn_id}/{how}", json=body or None)
 
     async def ended(self, turn_id: str) -> dict[str, Any]:
         """The turn once it has ended."""
@@ -90,6 +108,25 @@ class Client(Generic[S]):
 
         await self.until(is_there)
         return await self.history(session)
+
+    async def said(self, text: str, session: str) -> None:
+        """Wait until `text` is in a conversation; looks at the memory service alone."""
+
+        async def is_there() -> bool:
+            return text in await self.history(session)
+
+        await self.until(is_there)
+
+    async def answered(self, text: str, session: str, key: str) -> httpx2.Response:
+        """The answer to `text`, sent again with its key while the service is not there (503) or not done (202)."""
+        answers: list[httpx2.Response] = []
+
+        async def is_answered() -> bool:
+            answers.append(await self.say(text, session=session, headers={"Idempotency-Key": key}))
+            return answers[-1].status_code not in (202, 503)
+
+        await self.until(is_answered)
+        return answers[-1]
 
     async def until(self, look: Callable[[], Awaitable[bool]]) -> None:
         """Look again and again until `look` says yes."""

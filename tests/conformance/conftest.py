@@ -1,4 +1,4 @@
-"""Every test here runs on both runtimes, `embedded` and `dapr`: one that runs on one of them alone belongs elsewhere.
+"""Every test here runs on every runtime (`counts.SAME`): one that runs on one of them alone belongs elsewhere.
 
 Those of the services run a third time, `apart`: on the embedded runtime with each service in a process of its own.
 
@@ -18,12 +18,14 @@ from everturn.testing.model_endpoint import ModelEndpoint
 from tests.conformance.apart import Apart
 from tests.conformance.client import PATIENCE_S, Client
 from tests.conformance.counts import (  # noqa: F401 - pytest finds its hooks here
+    RUNTIMES,
     pytest_collection_modifyitems,
     pytest_configure,
     pytest_sessionfinish,
     pytest_terminal_summary,
     pytest_xdist_make_scheduler,
 )
+from tests.conformance.replicas import pair, system  # noqa: F401 - fixtures
 from tests.conformance.systems import Embedded, OnDapr, System
 from tests.real_dapr import require_dapr
 
@@ -37,7 +39,7 @@ async def endpoint() -> AsyncIterator[ModelEndpoint]:
         yield started
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session", params=["embedded", "dapr", "apart"])
+@pytest_asyncio.fixture(scope="session", loop_scope="session", params=RUNTIMES)
 async def shared_system(
     request: pytest.FixtureRequest, endpoint: ModelEndpoint, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[System]:
@@ -50,22 +52,23 @@ async def shared_system(
         # Enough to outlast a restart of the memory service.
         "EVERTURN_FETCH_ATTEMPTS": "1000",
         "EVERTURN_FETCH_MAX_DELAY_S": "0.5",
+        "EVERTURN_SUMMARY_QUIET_S": "2",
     }
-    system = _make(request.param, tmp_path_factory.mktemp(request.param), settings)
+    made = make_system(request.param, tmp_path_factory.mktemp(request.param), settings)
     try:
-        system.start()
-        yield system
+        made.start()
+        yield made
     finally:
-        await system.stop()
+        await made.stop()
 
 
-def _make(runtime: str, folder: Path, settings: dict[str, str]) -> System:
+def make_system(runtime: str, folder: Path, settings: dict[str, str]) -> System:
+    """A system on that runtime, not yet started. Skips if the machine has not what it needs."""
     if runtime == "embedded":
         return Embedded.make(folder, settings)
     if runtime == "apart":
         return Apart.make(folder, settings)
-    require_dapr()
-    return OnDapr.make(folder, settings)
+    return OnDapr.make(folder, settings, require_dapr(runtime))
 
 
 @pytest_asyncio.fixture(loop_scope="session")

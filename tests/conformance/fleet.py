@@ -23,12 +23,12 @@ from tests.conformance.systems import ROOT, answers
 from tests.real_dapr import require_dapr
 
 _CHAT_RUNTIME = "chat-sidecar"
-_PLAYED_BY = {"chat-2-sidecar": _CHAT_RUNTIME, **dict.fromkeys(("scheduler", "placement", "redis"), _CHAT_RUNTIME)}
+_PLAYED_BY = {"chat-2-sidecar": _CHAT_RUNTIME, **dict.fromkeys(("scheduler", "placement", "store"), _CHAT_RUNTIME)}
 
 
 class Fleet(Protocol):
     """The processes of a system, by role: `chat`, `chat-2`, `memory`, a `…-sidecar` of each, `scheduler`, `placement`,
-    `redis`."""
+    `store`."""
 
     @property
     def ports(self) -> Ports: ...
@@ -52,7 +52,7 @@ class Fleet(Protocol):
 
 @dataclass(slots=True)
 class DaprFleet:
-    """Real Dapr with Redis."""
+    """Real Dapr, its state in Redis or PostgreSQL."""
 
     system: DaprSystem
 
@@ -71,12 +71,17 @@ class DaprFleet:
             self.system.wait_for(name)
 
     def kill(self, role: str) -> None:
-        if role in self.system.processes:
-            self.system.kill(role)
+        name = self._played_by(role)
+        if name in self.system.processes:
+            self.system.kill(name)
 
     def restart(self, role: str) -> None:
-        if role not in self.system.processes:
-            self.system.restart(role)
+        name = self._played_by(role)
+        if name not in self.system.processes:
+            self.system.restart(name)
+
+    def _played_by(self, role: str) -> str:
+        return str(self.system.layout.store) if role == "store" else role
 
     async def stop(self) -> None:
         await asyncio.to_thread(self.system.stop)
@@ -84,7 +89,7 @@ class DaprFleet:
 
 @dataclass(slots=True)
 class EmbeddedFleet:
-    """`everturn runtime` for each app, and `everturn chat` and `everturn memory` beside them."""
+    """`everturn runtime` for each app, and `everturn serve` for each service beside them."""
 
     folder: Path
     ports: Ports
@@ -120,7 +125,7 @@ class EmbeddedFleet:
         yield from self.ports.services
 
     def _begin(self, name: str) -> None:
-        self._processes[name] = start(self._command(name), self.folder, self.folder)
+        self._processes[name] = start(self.command_of(name), self.folder, self.folder)
 
     def _wait_for(self, name: str) -> None:
         while not answers(self._sign_of_life(name)):
@@ -134,14 +139,17 @@ class EmbeddedFleet:
     def _sidecar(self, name: str) -> SidecarPorts:
         return self.ports.memory if name == "memory-sidecar" else self.ports.chat
 
-    def _command(self, name: str) -> Command:
+    def command_of(self, name: str) -> Command:
         everturn = [sys.executable, "-m", "everturn.cli"]
         if name not in self.ports.services:
             ports = self._sidecar(name)
             app_id = MEMORY_APP_ID if name == "memory-sidecar" else CHAT_APP_ID
             options = ["--app-id", app_id, "--app-port", str(ports.app), "--resources-path", str(ROOT / "components")]
             options += ["--dapr-http-port", str(ports.http), "--dapr-grpc-port", str(ports.grpc)]
-            return Command(name, [*everturn, "runtime", *options], {**os.environ}, address(ports.http))
+            tokens = {
+                name: self.settings[name] for name in ("APP_API_TOKEN", "DAPR_API_TOKEN") if name in self.settings
+            }
+            return Command(name, [*everturn, "runtime", *options], {**os.environ, **tokens}, address(ports.http))
         service = "memory" if name == "memory" else "chat"
         sidecar = self.ports.memory if service == "memory" else self.ports.chat
         app = self.ports.services[name].app
@@ -151,7 +159,7 @@ class EmbeddedFleet:
             "DAPR_GRPC_PORT": str(sidecar.grpc),
         }
         environment = {**os.environ, **told, **self.settings, **self.own_settings.get(name, {})}
-        return Command(name, [*everturn, service], environment, address(app))
+        return Command(name, [*everturn, "serve", service], environment, address(app))
 
 
 def make_fleet(
@@ -164,8 +172,7 @@ def make_fleet(
     """A fleet that does not run yet, with `settings` for its services and `own_settings` for one by its role."""
     if runtime == "embedded":
         return EmbeddedFleet(folder, ports, settings, own_settings)
-    require_dapr()
-    layout = Layout(folder, ports, binaries_folder(), ROOT / "components")
+    layout = Layout(folder, ports, binaries_folder(), ROOT / "components", require_dapr(runtime))
     return DaprFleet(DaprSystem(layout, settings, own_settings))
 
 

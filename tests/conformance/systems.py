@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tools.dapr.build import binaries_folder
-from tools.dapr.layout import HOST, Layout, free_ports
+from tools.dapr.layout import HOST, Layout, Store, free_ports
 from tools.dapr.process import Command, Process, start
 from tools.dapr.system import DaprSystem
 
@@ -117,13 +117,13 @@ class Embedded:
 
 @dataclass(slots=True)
 class OnDapr:
-    """Real Dapr with Redis: seven processes."""
+    """Real Dapr: seven processes, with PostgreSQL eight."""
 
     system: DaprSystem
 
     @classmethod
-    def make(cls, folder: Path, settings: Mapping[str, str]) -> "OnDapr":
-        layout = Layout(folder, free_ports(), binaries_folder(), ROOT / "components")
+    def make(cls, folder: Path, settings: Mapping[str, str], store: Store) -> "OnDapr":
+        layout = Layout(folder, free_ports(), binaries_folder(), ROOT / "components", store)
         return cls(DaprSystem(layout, settings))
 
     @property

@@ -10,6 +10,7 @@ from everturn.testing.model_answers import Held, completion, status
 from everturn.testing.model_endpoint import ModelEndpoint
 from tests.conformance.client import Client
 from tests.conformance.conftest import CANARY_KEY
+from tests.conformance.systems import Embedded
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -94,6 +95,10 @@ async def test_an_event_that_comes_twice_is_stored_once(client: Client) -> None:
     answers = [await client.http.post(url, json=event(client)) for _ in range(2)]
     poison = await client.http.post(url, json=event(client, event_type="SomethingElse"))
 
+    if isinstance(client.system, Embedded):  # its token is made at each start: nobody else sends events
+        assert [answer.status_code for answer in (*answers, poison)] == [401, 401, 401]
+        assert await client.history() == []
+        return
     assert [answer.json() for answer in answers] == [{"status": "SUCCESS"}, {"status": "SUCCESS"}]
     assert poison.json() == {"status": "DROP"}
     assert await client.history() == ["said", "answered"]

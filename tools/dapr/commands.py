@@ -80,7 +80,7 @@ def sidecar(layout: Layout, name: str, secrets: Mapping[str, str]) -> Command:
         *("--metrics-listen-address", HOST, "--metrics-port", str(ports.metrics)),
         *("--placement-host-address", f"{HOST}:{layout.ports.placement.grpc}"),
         *("--scheduler-host-address", f"{HOST}:{layout.ports.scheduler.grpc}"),
-        *("--resources-path", str(layout.components)),
+        *("--resources-path", str(layout.resources)),
         *("--config", str(_CONFIGS / "config.yaml"), "--config", str(_CONFIGS / "names.yaml")),
         *("--max-body-size", _MAX_BODY, "--read-buffer-size", _MAX_HEAD),
     ]

@@ -3,9 +3,17 @@
 import socket
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass
+from enum import StrEnum
 from pathlib import Path
 
 HOST = "127.0.0.1"
+
+
+class Store(StrEnum):
+    """Where a system keeps its state. Its messages are in Redis in any case."""
+
+    REDIS = "redis"
+    POSTGRESQL = "postgresql"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +53,7 @@ class Ports:
     """Every port that a system listens on. `more_chat`: of further replicas of the chat service."""
 
     redis: int
+    postgresql: int
     placement: PlacementPorts
     scheduler: SchedulerPorts
     chat: SidecarPorts
@@ -59,9 +68,10 @@ class Ports:
 
 
 def usual_ports(chat: int, memory: int) -> Ports:
-    """Dapr's usual ports (docs/reference/settings.md), and Redis where no other Redis is expected."""
+    """Dapr's usual ports (docs/reference/settings.md), and Redis and PostgreSQL where no other is expected."""
     return Ports(
         redis=6390,
+        postgresql=6391,
         placement=PlacementPorts(grpc=50005, health=8091, metrics=9191, raft=8201),
         scheduler=SchedulerPorts(grpc=50006, health=8092, metrics=9192, etcd_client=2379, etcd_peer=2380),
         chat=SidecarPorts(app=chat, http=3500, grpc=50001, internal=50011, metrics=9193),
@@ -71,13 +81,14 @@ def usual_ports(chat: int, memory: int) -> Ports:
 
 def free_ports(chat_replicas: int = 1) -> Ports:
     """Ports that nobody listens on now."""
-    found = iter(_free(15 + 5 * chat_replicas))
+    found = iter(_free(16 + 5 * chat_replicas))
 
     def take(count: int) -> list[int]:
         return [next(found) for _ in range(count)]
 
     return Ports(
         redis=next(found),
+        postgresql=next(found),
         placement=PlacementPorts(*take(4)),
         scheduler=SchedulerPorts(*take(5)),
         chat=SidecarPorts(*take(5)),
@@ -121,12 +132,21 @@ def _free(count: int) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A system's folder and ports; `binaries` holds daprd, placement and scheduler, `components` the Dapr files."""
+    """A system's folder and ports; `binaries` holds daprd, placement and scheduler, `components` the Dapr files.
+
+    With another `store` than Redis, its file takes the place of `components/statestore.yaml`.
+    """
 
     folder: Path
     ports: Ports
     binaries: Path
     components: Path
+    store: Store = Store.REDIS
+
+    @property
+    def resources(self) -> Path:
+        """The Dapr files that the sidecars read."""
+        return self.components if self.store is Store.REDIS else self.folder / "components"
 
     @property
     def logs(self) -> Path:

@@ -1,8 +1,9 @@
-"""A whole system on real Dapr: Redis, placement, scheduler, both services and a sidecar for each."""
+"""A whole system on real Dapr: its stores, placement, scheduler, both services and a sidecar for each."""
 
 import json
 import os
 import secrets
+import shutil
 import socket
 import threading
 import time
@@ -10,15 +11,16 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from tools.dapr import commands
-from tools.dapr.layout import HOST, Layout, taken_port
+from tools.dapr import commands, postgresql
+from tools.dapr.layout import HOST, Layout, Store, taken_port
 from tools.dapr.process import Command, Process, start
 
 _PATIENCE_S = 90.0
 _PAUSE_S = 0.1
 _ASK_S = 5.0
-_INFRASTRUCTURE = ("redis", "placement", "scheduler")
+_STORE_FILES = {Store.POSTGRESQL: Path(__file__).with_name("statestore-postgresql.yaml")}
 # Each write is on disk before it is acknowledged: what a service was told to be stored must outlive a power cut.
 _REDIS_CONFIG = """\
 port {port}
@@ -60,18 +62,19 @@ class DaprSystem:
     def start(self) -> None:
         """Start everything and wait until turns can run.
 
-        Raises SystemFailedError, MissingRedisError, or StoppedError where `stopping` is set meanwhile; what it started
-        goes on then, until `stop`.
+        Raises SystemFailedError, MissingRedisError, MissingPostgreSQLError, or StoppedError if `stopping` is set
+        meanwhile; what it started runs until `stop`.
         """
-        commands.redis(self.layout)  # refuses before anything is started
+        for name in self.stores:
+            self.command_of(name)  # refuses before anything is started
         port = taken_port(self.layout.ports)
         if port is not None:
             raise SystemFailedError(f"port {port} is taken: stop the program that listens on it")
         self._prepare_folder()
         services = self.layout.ports.services
-        for name in _INFRASTRUCTURE:
+        for name in self._infrastructure():
             self.begin(name)
-        for name in _INFRASTRUCTURE:
+        for name in self._infrastructure():
             self.wait_for(name)
         for name in services:
             self.begin(name)
@@ -81,9 +84,17 @@ class DaprSystem:
         for name in services:
             self.wait_for(name)
 
+    @property
+    def stores(self) -> tuple[str, ...]:
+        """The processes that keep state and messages."""
+        return ("redis",) if self.layout.store is Store.REDIS else ("redis", str(self.layout.store))
+
+    def _infrastructure(self) -> tuple[str, ...]:
+        return (*self.stores, "placement", "scheduler")
+
     def begin(self, name: str) -> None:
         """Start the process `name`, without waiting for it."""
-        self.processes[name] = start(self._command(name), self.layout.logs, self.layout.folder)
+        self.processes[name] = start(self.command_of(name), self.layout.logs, self.layout.folder)
         self.told(self.processes[name])
 
     def wait_for(self, name: str) -> None:
@@ -130,7 +141,7 @@ class DaprSystem:
     def _stop_order(self) -> list[str]:
         """Sidecars end after their services, so that a step that finishes can still tell its workflow."""
         services = sorted(self.layout.ports.services)
-        return [*services, *(f"{name}-sidecar" for name in services), *reversed(_INFRASTRUCTURE)]
+        return [*services, *(f"{name}-sidecar" for name in services), *reversed(self._infrastructure())]
 
     def _prepare_folder(self) -> None:
         folder = self.layout.folder
@@ -150,11 +161,18 @@ class DaprSystem:
             "utf-8",
         )
         self.layout.names.unlink(missing_ok=True)  # of sidecars that are gone
+        if self.layout.store is not Store.REDIS:
+            shutil.copytree(self.layout.components, self.layout.resources, dirs_exist_ok=True)
+            shutil.copyfile(_STORE_FILES[self.layout.store], self.layout.resources / "statestore.yaml")
+            postgresql.prepare(self.layout, self._password)
 
-    def _command(self, name: str) -> Command:
+    def command_of(self, name: str) -> Command:
+        """How the process `name` is started."""
         match name:
             case "redis":
                 return commands.redis(self.layout)
+            case "postgresql":
+                return postgresql.command(self.layout)
             case "placement":
                 return commands.placement(self.layout)
             case "scheduler":
@@ -163,18 +181,22 @@ class DaprSystem:
                 settings = {**self.settings, **self.own_settings.get(name, {})}
                 return commands.service(self.layout, name, settings, self.stop_s, self.apps.get(name))
             case _:
-                redis = {"REDIS_HOST": f"{HOST}:{self.layout.ports.redis}", "REDIS_PASSWORD": self._password}
-                return commands.sidecar(self.layout, name.removesuffix("-sidecar"), self.settings_of_sidecars(redis))
+                return commands.sidecar(self.layout, name.removesuffix("-sidecar"), self.settings_of_sidecars())
 
-    def settings_of_sidecars(self, redis: Mapping[str, str]) -> Mapping[str, str]:
-        """What a sidecar is told by its environment: where Redis is, and the settings, for the tokens in them."""
-        return {**self.settings, **redis}
+    def settings_of_sidecars(self) -> Mapping[str, str]:
+        """The environment of a sidecar: where the stores are, and the settings, for the tokens in them."""
+        stores = {"REDIS_HOST": f"{HOST}:{self.layout.ports.redis}", "REDIS_PASSWORD": self._password}
+        if self.layout.store is Store.POSTGRESQL:
+            stores["POSTGRESQL_CONNECTION"] = postgresql.connection_string(self.layout, self._password)
+        return {**self.settings, **stores}
 
     def _is_ready(self, name: str) -> bool:
         ports = self.layout.ports
         match name:
             case "redis":
                 return _redis_answers(ports.redis, self._password)
+            case "postgresql":
+                return postgresql.answers(self.layout)
             case "placement":
                 return _answers(ports.placement.health, "/healthz")
             case "scheduler":

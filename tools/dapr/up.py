@@ -3,6 +3,7 @@
 The composition root of that way to run; `everturn up` is the one of the embedded runtime.
 """
 
+import argparse
 import os
 import signal
 import sys
@@ -16,7 +17,8 @@ from everturn.errors import SettingError
 from everturn.settings import Settings, load_settings
 from tools.dapr.build import BuildError, build
 from tools.dapr.commands import MissingRedisError
-from tools.dapr.layout import HOST, Layout, usual_ports
+from tools.dapr.layout import HOST, Layout, Store, usual_ports
+from tools.dapr.postgresql import MissingPostgreSQLError
 from tools.dapr.process import Process
 from tools.dapr.system import DaprSystem, StoppedError, SystemFailedError
 
@@ -28,23 +30,26 @@ _PORTS_OF_SIDECARS = frozenset({"DAPR_HTTP_PORT", "DAPR_GRPC_PORT"})
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(prog="make up-dapr", description="Both services on real Dapr, until Ctrl-C.")
+    parser.add_argument("--store", type=Store, choices=[*Store], default=Store.REDIS, help="where state is kept")
+    store = parser.parse_args().store
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
     try:
         settings = load_settings()
-        return _run(compose(settings, build(), stopping))
+        return _run(compose(settings, build(), stopping, store))
     except SettingError as error:
         return _refuse(error.message, 2)
-    except (BuildError, MissingRedisError, SystemFailedError) as error:
+    except (BuildError, MissingRedisError, MissingPostgreSQLError, SystemFailedError) as error:
         return _refuse(str(error), 1)
 
 
-def compose(settings: Settings, binaries: Path, stopping: threading.Event) -> DaprSystem:
+def compose(settings: Settings, binaries: Path, stopping: threading.Event, store: Store) -> DaprSystem:
     """The system that `settings`, and the `.env` file of the working folder, ask for."""
-    folder = _FOLDER.resolve()
+    folder = _FOLDER.resolve() if store is Store.REDIS else _FOLDER.resolve() / str(store)
     ports = usual_ports(settings.chat_port, settings.memory_port)
-    layout = Layout(folder, ports, binaries, _COMPONENTS)
+    layout = Layout(folder, ports, binaries, _COMPONENTS, store)
     return DaprSystem(layout, _told_by_file(), stop_s=settings.shutdown_s, told=_tell, stopping=stopping)
 
 

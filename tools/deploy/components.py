@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from everturn.errors import StartError
-from everturn.runtime.components import Component, read_components
+from everturn.runtime.resources.components import Component, read_components
 from tools.deploy.facts import SERVICES
 
 DAPR = "deploy/kubernetes/base/dapr"

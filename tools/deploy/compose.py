@@ -125,8 +125,8 @@ def _image_faults(image: str) -> Iterator[str]:
 
 
 def _pair_faults(pair: _Pair) -> Iterator[str]:
-    if pair.service.get("command") != [pair.facts.name]:
-        yield pair.fault(f"its command must be {pair.facts.name}")
+    if pair.service.get("command") != ["serve", pair.facts.name]:
+        yield pair.fault(f"its command must be serve {pair.facts.name}")
     if pair.sidecar.get("network_mode") != f"service:{pair.pod_name}":
         yield pair.fault("its sidecar is in another network")
     if f"{pair.facts.name}-sidecar" not in (pair.service.get("depends_on") or {}):

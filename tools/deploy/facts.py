@@ -5,15 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from everturn.contracts.events import CHAT_APP_ID, MEMORY_APP_ID
-from everturn.settings import Settings
+from everturn.settings import Settings, environment_name
 from tools.dapr.commands import sidecar
 from tools.dapr.layout import Layout, usual_ports
-from tools.settings_reference import environment_name
 
 LIVENESS_PATH = "/healthz"
 READINESS_PATH = "/readyz"
 
-SETTING_NAMES = frozenset(environment_name(name, field) for name, field in Settings.model_fields.items())
+SETTING_NAMES = frozenset(map(environment_name, Settings.model_fields))
 _SECRET_NAME = re.compile(r"(PASSWORD|TOKEN|KEY|SECRET)$")
 
 

@@ -15,6 +15,7 @@ from tools.deploy.facts import (
 from tools.deploy.manifests import Manifest, at, items
 
 _PROBES = {"startupProbe": LIVENESS_PATH, "livenessProbe": LIVENESS_PATH, "readinessProbe": READINESS_PATH}
+_LABELS = ("namespaceSelector", "matchLabels")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,7 @@ def service_faults(objects: list[Manifest]) -> Iterator[str]:
         yield from (service.fault(what) for what in _container_faults(service))
         yield from (service.fault(what) for what in _stop_faults(service))
         yield from (service.fault(what) for what in _companion_faults(service))
+        yield from (service.fault(what) for what in _monitoring_faults(service))
     settings = find(objects, "ConfigMap", "everturn-settings")
     for name in at(settings.body, "data") or {} if settings else ():
         if name not in SETTING_NAMES:
@@ -112,8 +114,8 @@ def _secret_of(container: Any, name: str) -> Any:
 
 
 def _container_faults(service: _Service) -> Iterator[str]:
-    if at(service.container, "args") != [service.facts.name]:
-        yield f"its arguments must be [{service.facts.name}]"
+    if at(service.container, "args") != ["serve", service.facts.name]:
+        yield f"its arguments must be [serve, {service.facts.name}]"
     if not service.listens_on(service.facts.port):
         yield f"must have the port {service.facts.port}"
     for probe, path in _PROBES.items():
@@ -177,3 +179,24 @@ def _policy_faults(service: _Service) -> Iterator[str]:
     for needed in (service.facts.port, 50002):
         if needed not in open_to_some:
             yield f"no NetworkPolicy lets anyone to its port {needed}"
+
+
+def _monitoring_faults(service: _Service) -> Iterator[str]:
+    """Whoever measures gets to the metrics, of the service and of its sidecar, and to nothing else."""
+    settings = find(service.objects, "ConfigMap", "everturn-settings")
+    port = int(at(settings.body, "data", "EVERTURN_METRICS_PORT") or 0) if settings else 0
+    annotations = at(service.deployment.body, "spec", "template", "metadata", "annotations") or {}
+    listens = [at(each, "containerPort") for each in items(service.container, "ports")]
+    if not port or port not in listens or annotations.get("prometheus.io/port") != str(port):
+        yield "EVERTURN_METRICS_PORT, a port of the container and the annotation prometheus.io/port must be one"
+    # 9090: the port of Dapr's sidecars for their metrics.
+    measured = {
+        at(each, "port")
+        for policy in service.objects
+        if policy.kind == "NetworkPolicy" and service.is_selected_by(at(policy.body, "spec", "podSelector"))
+        for rule in items(policy.body, "spec", "ingress")
+        if any("everturn/monitoring" in (at(one, *_LABELS) or {}) for one in items(rule, "from"))
+        for each in items(rule, "ports")
+    }
+    if measured != {port, 9090}:
+        yield f"its NetworkPolicies must let monitoring to the ports {port} and 9090 alone"

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.e2e.conftest import free_ports
+
 # Far longer than anything here takes: a limit for what hangs, not a measure.
 PATIENCE_S = 20.0
 
@@ -44,14 +46,11 @@ class App:
         self._asked: list[Asked] = []
         self._scripts: dict[str, list[Answer]] = {}
         self.subscriptions: list[dict[str, Any]] = []
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-
-    @property
-    def port(self) -> int:
-        return int(self._server.server_address[1])
+        (self.port,) = free_ports(1)
 
     def start(self) -> None:
+        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), self._handler())
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
 
     def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""Each test here runs against the sidecars of both runtimes, as any program of Dapr's Python SDK would."""
+"""Each test here runs against the sidecars of every runtime, as any program of Dapr's Python SDK would."""
 
 import re
 from collections.abc import Iterator
@@ -12,6 +12,7 @@ from dapr.conf import settings as sdk_settings
 from dapr.ext.workflow import DaprWorkflowClient, WorkflowRuntime
 from tools.dapr.layout import HOST
 
+from tests.conformance.counts import SAME
 from tests.conformance.sdk.app import PATIENCE_S, App
 from tests.conformance.sdk.program import Program
 from tests.conformance.sdk.sidecars import DaprSidecars, EmbeddedSidecars, Sidecars
@@ -20,11 +21,9 @@ from tests.real_dapr import require_dapr
 SECRETS = '{"colour": "green", "nested": {"inner": "red"}}'
 
 
-@pytest.fixture(scope="session", params=["embedded", "dapr"])
+@pytest.fixture(scope="session", params=SAME)
 def sidecars(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sidecars]:
     """Two sidecars that run, and the SDK told of the first."""
-    if request.param == "dapr":
-        require_dapr()
     folder = tmp_path_factory.mktemp(f"sidecars-{request.param}")
     (folder / "secrets.json").write_text(SECRETS, "utf-8")
     settings = {
@@ -36,7 +35,7 @@ def sidecars(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     apps = (App(), App())
     for app in apps:
         app.start()
-    made = _make(request.param, folder, settings, apps)
+    made = make_sidecars(request.param, folder, settings, apps)
     before: dict[str, Any] = dict(vars(sdk_settings))
     sdk_settings.DAPR_HTTP_PORT, sdk_settings.DAPR_GRPC_PORT = made.open.http_port, made.open.grpc_port
     try:
@@ -50,10 +49,11 @@ def sidecars(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
             app.stop()
 
 
-def _make(runtime: str, folder: Path, settings: dict[str, str], apps: tuple[App, App]) -> Sidecars:
+def make_sidecars(runtime: str, folder: Path, settings: dict[str, str], apps: tuple[App, App]) -> Sidecars:
+    """Sidecars on that runtime, not yet started. Skips if the machine has not what it needs."""
     if runtime == "embedded":
         return EmbeddedSidecars.make(folder, settings, apps)
-    return DaprSidecars.make(folder, settings, apps)
+    return DaprSidecars.make(folder, settings, apps, require_dapr(runtime))
 
 
 @pytest.fixture(scope="session")

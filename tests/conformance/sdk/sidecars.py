@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tools.dapr.build import binaries_folder
-from tools.dapr.layout import HOST, Layout, free_ports
+from tools.dapr.layout import HOST, Layout, Store, free_ports
 from tools.dapr.process import Command, Process, start
 from tools.dapr.system import DaprSystem
 
@@ -77,7 +77,7 @@ class EmbeddedSidecars:
 
     def start(self) -> None:
         for sidecar, tokens in ((self.open, {}), (self.guarded, TOKENS)):
-            process = start(self._command(sidecar, tokens), self.folder, self.folder)
+            process = start(self.command_of(sidecar, tokens), self.folder, self.folder)
             self._processes.append(process)
             while not answers(f"{sidecar.url}/healthz"):
                 assert not process.has_ended, process.last_lines()
@@ -86,7 +86,7 @@ class EmbeddedSidecars:
         for process in self._processes:
             process.stop()
 
-    def _command(self, sidecar: Sidecar, tokens: Mapping[str, str]) -> Command:
+    def command_of(self, sidecar: Sidecar, tokens: Mapping[str, str]) -> Command:
         arguments = [
             *(sys.executable, "-m", "everturn.cli", "runtime"),
             *("--app-id", sidecar.app_id, "--app-port", str(sidecar.app.port)),
@@ -99,19 +99,19 @@ class EmbeddedSidecars:
 
 @dataclass(slots=True)
 class DaprSidecars:
-    """Redis, placement, scheduler and two times daprd."""
+    """The stores, placement, scheduler and two times daprd."""
 
     system: DaprSystem
     open: Sidecar
     guarded: Sidecar
 
     @classmethod
-    def make(cls, folder: Path, settings: Mapping[str, str], apps: tuple[App, App]) -> "DaprSidecars":
+    def make(cls, folder: Path, settings: Mapping[str, str], apps: tuple[App, App], store: Store) -> "DaprSidecars":
         ports = free_ports()
         ports = replace(
             ports, chat=replace(ports.chat, app=apps[0].port), memory=replace(ports.memory, app=apps[1].port)
         )
-        layout = Layout(folder, ports, binaries_folder(), COMPONENTS)
+        layout = Layout(folder, ports, binaries_folder(), COMPONENTS, store)
         return cls(
             _WithoutServices(layout, settings),
             Sidecar(CHAT_APP_ID, apps[0], ports.chat.http, ports.chat.grpc),
@@ -130,12 +130,12 @@ class _WithoutServices(DaprSystem):
 
     def start(self) -> None:
         self._prepare_folder()
-        for name in ("redis", "placement", "scheduler", "memory-sidecar", "chat-sidecar"):
+        for name in (*self.stores, "placement", "scheduler", "memory-sidecar", "chat-sidecar"):
             self.begin(name)
             self.wait_for(name)
 
-    def _command(self, name: str) -> Command:
-        command = DaprSystem._command(self, name)
+    def command_of(self, name: str) -> Command:
+        command = DaprSystem.command_of(self, name)
         if name != "memory-sidecar":
             return command
         return replace(command, environment={**command.environment, **TOKENS})

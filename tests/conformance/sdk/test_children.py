@@ -30,7 +30,8 @@ def test_a_child_has_the_id_that_it_is_given(program: Program) -> None:
         return (yield ctx.call_child_workflow(child, instance_id=program.named("kid")))
 
     assert program.run(parent).serialized_output == f'"{program.named("kid")}"'
-    assert program.status(program.named("kid")) == "COMPLETED"
+    # Dapr tells the parent of the end before it stores the child's state: a look in between still sees it run.
+    assert program.output(program.named("kid")) == f'"{program.named("kid")}"'
 
 
 def test_a_child_without_an_id_is_named_after_its_parent(program: Program) -> None:
