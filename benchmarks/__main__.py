@@ -5,7 +5,7 @@ import random
 import sys
 from collections.abc import Callable
 
-from benchmarks import chat, engine, flat, recovery, sdk_worker, start
+from benchmarks import chat, chat_http, engine, flat, listeners, recovery, sdk_worker, start, tools
 from benchmarks.load import NoWrkError
 from benchmarks.report import Figure, Report
 
@@ -16,9 +16,12 @@ def main() -> int:
     benchmarks: dict[str, Callable[[], list[Figure]]] = {
         "engine": lambda: [*engine.run(), *sdk_worker.run()],
         "chat": lambda: chat.run(options.seconds),
+        "chat-http": lambda: chat_http.run(options.seconds),
+        "tools": tools.run,
         "start": start.run,
         "recovery": recovery.run,
         "flat": flat.run,
+        "listeners": listeners.run,
     }
     unknown = [name for name in options.names if name not in benchmarks]
     if unknown:

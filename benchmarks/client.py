@@ -11,11 +11,11 @@ _TEXT = "The meeting about the harvest is on Tuesday at ten, in the room with th
 MESSAGE = _TEXT[:200]
 
 
-def talk(url: str, session: str, turns: int) -> None:
+def talk(url: str, session: str, turns: int, text: str = MESSAGE) -> None:
     """So many turns of one session."""
     address = urlsplit(url)
     connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=60)
-    body = json.dumps({"user_id": session, "text": MESSAGE, "metadata": {"session_id": session}})
+    body = json.dumps({"user_id": session, "text": text, "metadata": {"session_id": session}})
     for _ in range(turns):
         connection.request("POST", "/chat/", body, {"Content-Type": "application/json"})
         answer = connection.getresponse()

@@ -4,32 +4,26 @@
 `everturn up`. Settings come from the environment.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import FastAPI
 
 from everturn import logs
-from everturn.models.sdk import prepare_sdk
+from everturn.dapr.sidecar import DaprSidecar
+from everturn.models.providers import prepare_sdk
 from everturn.settings import Settings, load_settings
-from everturn.sidecar.dapr import DaprSidecar
-from everturn.sidecar.workflows import Sidecar
-from everturn.web.standalone import standalone_app
-
-if TYPE_CHECKING:
-    from agents import Model
+from everturn.web.app import standalone_app
 
 
-def create_chat(settings: Settings, sidecar: Sidecar | None = None, _model: "Model | None" = None) -> FastAPI:
+def create_chat(settings: Settings) -> FastAPI:
     """The chat service with the scripted model, and the floor beside it."""
     prepare_sdk()
-    from benchmarks.dapr_floor import WithFloor, add_floor_routes  # noqa: PLC0415 - see prepare_sdk
+    from benchmarks.dapr_floor import WithFloor, chat_app_with_floor  # noqa: PLC0415 - see prepare_sdk
     from benchmarks.scripted import ScriptedModel  # noqa: PLC0415 - see prepare_sdk
-    from everturn.chat.app import create_app  # noqa: PLC0415 - see prepare_sdk
+    from everturn.chat.app import ChatParts  # noqa: PLC0415 - see prepare_sdk
 
-    with_floor = WithFloor(sidecar or DaprSidecar(settings))
-    app = create_app(settings, with_floor, ScriptedModel())
-    add_floor_routes(app, with_floor)
-    return app
+    parts = ChatParts.create(settings, WithFloor(DaprSidecar(settings)), ScriptedModel())
+    return chat_app_with_floor(settings, parts)
 
 
 def create_memory(settings: Settings) -> FastAPI:
@@ -53,7 +47,15 @@ def __getattr__(name: str) -> Any:
 if __name__ == "__main__":
     logs.configure()
     prepare_sdk()
+    from benchmarks.dapr_floor import WithFloor, chat_app_with_floor
     from benchmarks.scripted import ScriptedModel
-    from everturn.cli.up import UpOptions, run_up
+    from everturn.cli.up import run_up
+    from everturn.compose import Wiring
 
-    run_up(load_settings(), UpOptions(summary_model=ScriptedModel(), create_chat=create_chat))
+    wiring = Wiring(
+        chat_model=ScriptedModel(),
+        summary_model=ScriptedModel(),
+        chat_sidecar=WithFloor,
+        chat_app=chat_app_with_floor,
+    )
+    run_up(load_settings(), wiring)

@@ -12,14 +12,17 @@ from typing import Any
 from urllib.parse import quote
 
 from dapr.ext.workflow import DaprWorkflowContext, WorkflowActivityContext, WorkflowRuntime
+from dapr.ext.workflow.aio import DaprWorkflowClient
 from fastapi import FastAPI, Request, Response
 
 from benchmarks.scripted import REPLY
+from everturn.chat.app import ChatParts, app_over
 from everturn.contracts.events import MEMORY_APP_ID
-from everturn.contracts.ids import new_id
-from everturn.sidecar.client import DaprClient, Save
-from everturn.sidecar.wire import Transport
-from everturn.sidecar.workflows import Sidecar, WorkflowClient
+from everturn.contracts.fields import new_id
+from everturn.dapr.client import DaprClient, Save
+from everturn.dapr.wire import Transport
+from everturn.dapr.workflows import Sidecar
+from everturn.settings import Settings
 
 BARE, FLOOR = "bench_bare", "bench_floor"
 _STEPS = ("fetch", "generate", "save")
@@ -39,7 +42,11 @@ class WithFloor:
         return self.sidecar.transport
 
     @property
-    def workflows(self) -> WorkflowClient:
+    def client(self) -> DaprClient:
+        return DaprClient(self.transport)
+
+    @property
+    def workflows(self) -> DaprWorkflowClient:
         return self.sidecar.workflows
 
     async def start(self, worker: WorkflowRuntime) -> None:
@@ -50,8 +57,9 @@ class WithFloor:
         await self.sidecar.stop()
 
 
-def add_floor_routes(app: FastAPI, sidecar: Sidecar) -> None:
-    """Routes that take a message as `POST /chat/` does and answer when the workflow has ended."""
+def chat_app_with_floor(settings: Settings, parts: ChatParts) -> FastAPI:
+    """The chat service, and routes that take a message as `POST /chat/` does and answer when the workflow has ended."""
+    app, sidecar = app_over(settings, parts), parts.sidecar
     dapr, workflows = DaprClient(sidecar.transport), sidecar.workflows
 
     async def bare(request: Request) -> Response:
@@ -67,9 +75,10 @@ def add_floor_routes(app: FastAPI, sidecar: Sidecar) -> None:
 
     app.add_api_route("/bench/bare", bare, methods=["POST"])
     app.add_api_route("/bench/floor", floor, methods=["POST"])
+    return app
 
 
-async def _run(workflows: WorkflowClient, workflow: str, instance_id: str, session: str) -> Response:
+async def _run(workflows: DaprWorkflowClient, workflow: str, instance_id: str, session: str) -> Response:
     given = {"turn_id": instance_id, "session_id": session}
     await workflows.schedule_new_workflow(workflow, input=given, instance_id=instance_id)
     state = await workflows.wait_for_workflow_completion(instance_id, fetch_payloads=False, timeout_in_seconds=_WAIT_S)

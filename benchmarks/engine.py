@@ -17,8 +17,8 @@ from dapr.ext.workflow.aio import DaprWorkflowClient
 
 from benchmarks.floor import four_commits
 from benchmarks.report import Figure, median
-from everturn.runtime.store.database import Database
-from everturn.runtime.workflows import WorkflowEngine
+from everturn.runtime.database.database import Database
+from everturn.runtime.workflow.engine import WorkflowEngine
 
 CONTEXT = "x" * 2_048
 _WARM_UP = 200

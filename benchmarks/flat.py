@@ -41,17 +41,17 @@ def run() -> list[Figure]:
 
 def _sample(service: Service, session: str) -> tuple[float, float, float]:
     """Milliseconds of CPU, kilobytes stored and milliseconds that passed, each a turn."""
-    cpu, stored, begun = service.cpu_s(), _stored_bytes(service), time.perf_counter()
+    cpu, stored, begun = service.cpu_s(), stored_bytes(service), time.perf_counter()
     talk(service.chat_url, session, _SAMPLE)
     seconds = time.perf_counter() - begun
     return (
         (service.cpu_s() - cpu) * 1e3 / _SAMPLE,
-        (_stored_bytes(service) - stored) / 1e3 / _SAMPLE,
+        (stored_bytes(service) - stored) / 1e3 / _SAMPLE,
         seconds * 1e3 / _SAMPLE,
     )
 
 
-def _stored_bytes(service: Service) -> int:
+def stored_bytes(service: Service) -> int:
     """Pages in use, those in the write-ahead log with them."""
     path: Path = service.folder / "data" / "everturn.db"
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)

@@ -9,14 +9,14 @@ from dapr.ext.workflow.aio import DaprWorkflowClient
 
 from benchmarks import engine
 from benchmarks.report import Figure, median
+from everturn.dapr.sdk.loggers import tame_sdk_loggers
+from everturn.dapr.sdk.worker import close_client
 from everturn.runtime.clock import SystemClock
-from everturn.runtime.grpc_server import GrpcServer
-from everturn.runtime.grpc_task_hub import task_hub_handlers
-from everturn.runtime.grpc_worker import RemoteWorker
-from everturn.runtime.store.database import Database
-from everturn.runtime.workflows import WorkflowEngine
-from everturn.sidecar.sdk_logging import tame_sdk_loggers
-from everturn.sidecar.sdk_worker import close_client
+from everturn.runtime.database.database import Database
+from everturn.runtime.grpc.server import GrpcServer
+from everturn.runtime.grpc.task_hub import task_hub_handlers
+from everturn.runtime.grpc.worker import RemoteWorker
+from everturn.runtime.workflow.engine import WorkflowEngine
 
 _HOST = "127.0.0.1"
 _WARM_UP = 50
@@ -35,7 +35,7 @@ async def _measure(path: Path) -> list[Figure]:
     await hosted.start()
     remote = RemoteWorker(SystemClock())
     hosted.register("bench", remote)
-    handlers = task_hub_handlers(hosted.task_hub("bench"), remote, on_connect=lambda: hosted.try_again("bench"))
+    handlers = task_hub_handlers(hosted.task_hub("bench"), remote, on_connect=lambda: hosted.wake("bench"))
     server = GrpcServer([handlers])
     port = await server.start(_HOST, 0)
     worker = engine.worker(_HOST, str(port))
