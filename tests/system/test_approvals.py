@@ -1,5 +1,6 @@
 """A call that a person decides about: the turn waits, for days and over restarts, and goes on."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -182,12 +183,13 @@ async def test_who_asks_again_for_a_turn_that_waits_hears_so_too(
 ) -> None:
     async with running(tmp_path, endpoint, clock, assistant=OURS, request_wait_s=10 * PATIENCE_S) as ours:
         ours.endpoint.script_for("book PK301", BOOK)
-        first, again = [
-            await ours.chat.post(
-                "/chat/", json={"user_id": "ann", "text": "book PK301"}, headers={"Idempotency-Key": "key"}
-            )
-            for _ in range(2)
-        ]
+        async with asyncio.timeout(PATIENCE_S):  # far below the wait of a request
+            first, again = [
+                await ours.chat.post(
+                    "/chat/", json={"user_id": "ann", "text": "book PK301"}, headers={"Idempotency-Key": "key"}
+                )
+                for _ in range(2)
+            ]
 
     assert (first.status_code, again.status_code) == (202, 202)
     assert again.json()["status"] == "waiting"
