@@ -5,7 +5,6 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from everturn.chat.agui import add_agui_route
 from everturn.chat.api import ChatApi, add_chat_routes
 from everturn.chat.assistant.agent import WarmedAssistant
 from everturn.chat.budget import TokenBudget
+from everturn.chat.cancellation import Cancellations
 from everturn.chat.context import ContextSource
 from everturn.chat.ending import Ending, Waiters
 from everturn.chat.journal import Journal
@@ -73,6 +73,7 @@ class ChatParts:
     lists: Lists
     streams: Streams
     context: ContextSource
+    cancellations: Cancellations
     attempts: StepAttempts
     purging: Purge
     requests: InFlight
@@ -101,9 +102,8 @@ class ChatParts:
         # At least for the time that the setting says, behind the end of a turn that waits for its model for long.
         speeches = Speeches(journal, hints, int(settings.keep_words_s + settings.generate_give_up_s))
         context = ContextSource(dapr, journal, settings)
-        decide_within = timedelta(seconds=settings.approval_timeout_s or settings.keep_turns_days * 86_400)
-        passing = settings.waiting_turns == "pass"
-        parts = TurnParts(journal, queue, context, assistant, ending, speeches, metrics, decide_within, passing)
+        cancellations = Cancellations(journal, queue, waiters)
+        parts = TurnParts(settings, journal, queue, context, assistant, ending, cancellations, speeches, metrics)
         claims = Claims(dapr, ttl_s=int(2 * settings.keep_turns_days * 86_400))
         turns = Turns(journal, queue, abandoned, workflows, waiters, steps, indexes)
         budget = TokenBudget(journal, indexes, daily) if (daily := settings.user_daily_tokens) else None
@@ -115,6 +115,7 @@ class ChatParts:
             lists=Lists(indexes, turns, queue),
             streams=Streams(Feeds(journal, turns, hints), settings.max_streams_per_user),
             context=context,
+            cancellations=cancellations,
             attempts=StepAttempts(settings, parts, steps, metrics),
             purging=Purge(journal, abandoned, workflows, settings.keep_workflows_hours),
             requests=request_limiter(settings.max_requests, metrics),
@@ -132,7 +133,7 @@ class ChatParts:
         self.attempts.register(worker)
         await self.sidecar.start(worker)
         try:
-            async with repeating("purge", PURGE_EVERY_S, self.purge):
+            async with self.cancellations.looking(), repeating("purge", PURGE_EVERY_S, self.purge):
                 yield
         finally:
             await self.sidecar.stop()

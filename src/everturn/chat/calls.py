@@ -6,7 +6,8 @@ Whoever tries the run again finds the answers there, and makes none of the calls
 import asyncio
 import json
 from base64 import b32encode
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -153,8 +154,9 @@ class CallLog:
         self.model_name = model_name
         # Gets the words of the reply as they come, if the turn is streamed.
         self.speech: Speech | None = None
-        # Set if the turn was cancelled: no further call is made, and a model call in flight is broken off.
-        self.cancelled = asyncio.Event()
+        self._is_cancelled = False
+        # Of the model calls in flight.
+        self._limits: set[asyncio.Timeout] = set()
         # Keeps a part of what models are asked, under its digest.
         self.keep_prompt: Callable[[str, Any], Awaitable[None]] | None = None
         # The model call that ended the run: the verdict has its answer.
@@ -211,10 +213,31 @@ class CallLog:
     def model_calls(self) -> int:
         return sum(call.kind == "model" for call in self._calls.values())
 
+    def cancel(self) -> None:
+        """Break off the model calls in flight, and let no further call be made."""
+        self._is_cancelled = True
+        for limit in self._limits:
+            if not limit.expired():
+                limit.reschedule(0)
+
     def check(self) -> None:
         """Raises TerminalError (kind `cancelled`) if no further call is to be made."""
-        if self.cancelled.is_set():
+        if self._is_cancelled:
             raise TerminalError("the turn was cancelled", kind="cancelled")
+
+    @asynccontextmanager
+    async def within(self, seconds: float) -> AsyncIterator[None]:
+        """Limit a model call. Raises TimeoutError, or as `check` if it is broken off."""
+        self.check()
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                self._limits.add(limit)
+                yield
+        except TimeoutError:
+            self.check()
+            raise
+        finally:
+            self._limits.discard(limit)
 
     def find(self, call_id: str) -> Call | None:
         return self._calls.get(call_id)

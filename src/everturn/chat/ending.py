@@ -35,8 +35,6 @@ log = logging.getLogger(__name__)
 
 # contracts.md, "What the second round adds": the publish is deferred after two seconds.
 _PUBLISH_S = 2.0
-# While a run is at work, it is looked this often whether another process has cancelled it.
-_LOOK_EVERY_S = 2.0
 _PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.6)
 
 
@@ -99,23 +97,6 @@ class Ending:
         self._waiters.ended(run)
         await self.leave(run, verdict, outcome)
         await self._journal.close(run)
-
-    async def cancellation_of(self, run: TurnRun) -> None:
-        """Return once `run` is cancelled, or is to be; at once if it is cancelled in this process."""
-        ended = self._waiters.add(run)
-        try:
-            while True:
-                await asyncio.wait([ended], timeout=_LOOK_EVERY_S)
-                try:
-                    verdict = await self._journal.verdict(run)
-                    if isinstance(verdict, Cancelled) or (verdict is None and await self._queue.is_interrupted(run)):
-                        return
-                except TransientError as error:
-                    log.warning("verdict_not_seen", extra={"turn_id": run.turn_id, "reason": error.message})
-                if ended.done():
-                    ended = self._waiters.add(run)
-        finally:
-            ended.cancel()
 
     def stopped(self, run: TurnRun) -> None:
         """Let those who wait for `run` go: a person has to decide first."""

@@ -183,10 +183,6 @@ class SessionQueue:
             session = (await self.read(accepted.session_id, accepted.user_id)).value
         return _standing(session, run)
 
-    async def is_interrupted(self, run: TurnRun) -> bool:
-        """Whether `run` is to be cancelled, since a later message of its session interrupts."""
-        return (await self.read(run.accepted.session_id, run.accepted.user_id)).value.is_interrupted(run)
-
     async def place_of(self, run: TurnRun) -> QueuedTurn | None:
         """The place of `run`, whose sequence never changes; None if it has none (any more)."""
         if session := self.last_seen(run):

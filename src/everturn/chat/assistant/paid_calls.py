@@ -202,28 +202,15 @@ class PaidRun:
     async def _timed(
         self, model: Model, asked: Sequence[Any], more: dict[str, Any], speech: Speech | None
     ) -> ModelResponse:
-        self.log.check()
-        call = spoken(model, speech.hear, asked, more) if speech else model.get_response(*asked, **more)
         try:
-            async with asyncio.timeout(self._timeout_s):
-                response = await self._unless_cancelled(call)
+            async with self.log.within(self._timeout_s):
+                call = spoken(model, speech.hear, asked, more) if speech else model.get_response(*asked, **more)
+                response = await call
         except TimeoutError:
             sentence = f"the model gave no answer within {self._timeout_s:g} s"
             raise TransientError(sentence, kind="timeout") from None
         self._since, self.has_answered = asyncio.get_running_loop().time(), True
         return response
-
-    async def _unless_cancelled(self, call: Coroutine[Any, Any, ModelResponse]) -> ModelResponse:
-        calling, cancelled = asyncio.ensure_future(call), asyncio.ensure_future(self.log.cancelled.wait())
-        try:
-            await asyncio.wait([calling, cancelled], return_when=asyncio.FIRST_COMPLETED)
-            if not calling.done():
-                self.log.check()
-            return await calling
-        finally:
-            for task in (calling, cancelled):
-                task.cancel()
-            await asyncio.gather(calling, cancelled, return_exceptions=True)
 
     def _take_ids(self, call_id: str, response: ModelResponse) -> None:
         """Know the tool calls of an answer. The SDK refuses an id that was used before: such get one of ours."""

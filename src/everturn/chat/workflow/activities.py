@@ -3,11 +3,9 @@
 To add one: a function here, a line in `steps.py` (docs/how-to/add-a-step.md).
 """
 
-import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -15,6 +13,7 @@ from typing import Any
 
 from everturn.chat.assistant.agent import RunStopped, WarmedAssistant
 from everturn.chat.calls import Call, CallLog, begun, decisions_of, stored_call
+from everturn.chat.cancellation import Cancellations
 from everturn.chat.context import ContextSource, memory_of, with_recent
 from everturn.chat.ending import Ending
 from everturn.chat.facts import Cancelled, Failed, Merged, Reply, TurnRun, Verdict
@@ -42,16 +41,21 @@ _UNSAVED_REPLIES = 1_000
 class TurnParts:
     """What the steps of a turn may use."""
 
+    settings: Settings
     journal: Journal
     queue: SessionQueue
     contexts: ContextSource
     assistant: WarmedAssistant
     ending: Ending
+    cancellations: Cancellations
     speeches: Speeches
     metrics: ChatMetrics
-    decide_within: timedelta
-    waiting_turns_pass: bool
     unsaved: "OrderedDict[str, Reply]" = field(default_factory=OrderedDict)
+
+    @property
+    def decide_within(self) -> timedelta:
+        """How long a person has for a decision."""
+        return timedelta(seconds=self.settings.approval_timeout_s or self.settings.keep_turns_days * 86_400)
 
     def paid(self, run: TurnRun, call: Call) -> None:
         """Count what a call of `run` has used, and let those who follow the run know of it."""
@@ -170,10 +174,10 @@ async def generate_response(call: StepCall) -> dict[str, str] | None:
     paid = partial(parts.paid, call.run)
     verdict, calls = await begun(parts.journal, call.run, parts.assistant.model_name, paid, parts.decide_within)
     if verdict is None:
-        async with _cancelling(call, calls):
+        with parts.cancellations.watching(call.run, calls.cancel):
             reply = await _replied(call, calls)
         if reply is None:
-            if parts.waiting_turns_pass:
+            if parts.settings.waiting_turns == "pass":
                 await parts.queue.step_aside(call.run)
             parts.ending.stopped(call.run)
             return {WAITS_UNTIL: calls.pause.expires_at if calls.pause else ""}
@@ -187,23 +191,6 @@ async def generate_response(call: StepCall) -> dict[str, str] | None:
     if not isinstance(verdict, Reply):
         raise TerminalError("the turn ends without a reply", kind=CANCELLED)
     return None
-
-
-@asynccontextmanager
-async def _cancelling(call: StepCall, calls: CallLog) -> AsyncIterator[None]:
-    """Let `calls` know if the turn is cancelled while the block runs."""
-
-    async def watch() -> None:
-        await call.parts.ending.cancellation_of(call.run)
-        calls.cancelled.set()
-
-    watching = asyncio.ensure_future(watch())
-    try:
-        yield
-    finally:
-        watching.cancel()
-        with suppress(asyncio.CancelledError):
-            await watching
 
 
 async def _replied(call: StepCall, calls: CallLog) -> Reply | None:

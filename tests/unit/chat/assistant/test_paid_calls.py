@@ -334,7 +334,7 @@ async def test_a_cancelled_turn_begins_no_further_attempt_of_a_tool() -> None:
     async def odd() -> str:
         """Fail while the turn is cancelled."""
         made["odd"] += 1
-        log.cancelled.set()
+        log.cancel()
         raise OSError
 
     model = ScriptedModel([[function_call("odd", {}, call_id="a")]])
