@@ -122,10 +122,10 @@ async def has_slow_texts_summarised(scene: Scene) -> Seen:
     """For each text a user with as many turns as start a refresh, and a look at their memories until all changed."""
     users = {name: str(uuid.uuid4()) for name in _GROUPS[scene.case]}
     before = {name: await _summary(scene, user) for name, user in users.items()}
+    scene.watch.forget()
     for name, user in users.items():
         for _ in range(_TURNS_TO_SUMMARY):
             await ask_json(scene.site.chat, "POST", "/chat/", message(text_of(name), user=user, session=user))
-    scene.watch.forget()
     waiting = set(users)
     for _ in range(_LOOKS):
         await asyncio.sleep(_LOOK_S)

@@ -14,7 +14,7 @@ FENCE_CLOSE = "</data>"
 CUT_MARK = "\n[… cut …]\n"
 
 _FENCED = re.compile(rf"^{FENCE_OPEN}\n(.*)\n{FENCE_CLOSE}$", re.MULTILINE)
-_ESCAPED = {ord(char): f"\\u{ord(char):04x}" for char in "<>\x85\u2028\u2029"}
+_ESCAPED = {char: f"\\u{ord(char):04x}" for char in "<>\x85\u2028\u2029"}
 
 
 def fence(data: Mapping[str, object]) -> str:
@@ -23,7 +23,9 @@ def fence(data: Mapping[str, object]) -> str:
     JSON escapes line ends. Angle brackets are escaped here, and what Unicode takes for an end of a line (RFC 8259
     section 7 allows it anywhere in a string), so the closing mark cannot occur inside, and not on a line of its own.
     """
-    line = json.dumps(data, ensure_ascii=False).translate(_ESCAPED)
+    line = json.dumps(data, ensure_ascii=False)
+    for char, escaped in _ESCAPED.items():
+        line = line.replace(char, escaped)
     return f"{FENCE_OPEN}\n{line}\n{FENCE_CLOSE}"
 
 

@@ -5,10 +5,11 @@ import json
 import re
 import uuid
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from functools import cache
-from typing import Any
+from functools import cache, partial
+from typing import Any, TypeVar
 from zoneinfo import available_timezones
 
 from agents import Model, ModelResponse, Tool, Usage
@@ -21,6 +22,7 @@ from everturn.models.prompts import unfence
 from everturn.models.spoken import Hear
 
 _Items = Sequence[TResponseInputItem]
+T = TypeVar("T")
 
 _TIME_TOOL = "get_current_time"
 _ABILITIES = REPLIES["abilities"][0]
@@ -29,6 +31,10 @@ _NOW = re.compile(r"\s(?:now|right now|please|today)$")
 _MOST_TIMES = 8
 # With the white space before each. After "\s*" a long gap at the end would be read again from each of its places.
 _WORDS = re.compile(r"\s+\S*|\S+")
+# So many characters are read within 3 ms. What is more is read in a thread, one at a time: however many users send long
+# texts at once, the loop waits for a few milliseconds of one of them.
+_MOST_IN_LOOP_CHARS = 4_000
+_READER = ThreadPoolExecutor(1, "offline-demo")
 _FORMAL = ("formal", "polite", "professional", "business", "respectful")
 _OUT_OF_REACH = {"memory": "what I remember of you", "history": "our conversation"}
 
@@ -62,13 +68,8 @@ class OfflineSummaryModel(OfflineModel):
     """Writes one short sentence a fact; the newer one holds. Without any fact the previous summary stays as it is."""
 
     async def respond(self, _: str, items: _Items, __: Sequence[Tool]) -> list[TResponseOutputItem]:
-        data = unfence("".join(_texts(items, "user")))
-        name, previous = str(data.get("name", "")), str(data.get("previous_summary", ""))
-        told: list[Fact] = []
-        for turn in data.get("new_turns", ()):
-            told += stated(str(turn["user"]))
-            await asyncio.sleep(0)  # the others in the loop wait for one text at most
-        return [message_of(language.render(merge([*language.read(previous, name), *told]), name) or previous)]
+        asked = "".join(_texts(items, "user"))
+        return [message_of(await _read(len(asked), partial(_summary_of, asked)))]
 
 
 class OfflineChatModel(OfflineModel):
@@ -91,12 +92,32 @@ class OfflineChatModel(OfflineModel):
         return await self.speak(lambda _: None, *asked, **more)
 
     async def respond(self, instructions: str, items: _Items, tools: Sequence[Tool]) -> list[TResponseOutputItem]:
-        talk = _Talk(unfence(instructions), items)
-        times = dict.fromkeys(_arguments(about) for topic, about in talk.questions if topic == "time")
-        if times and not talk.clock and any(tool.name == _TIME_TOOL for tool in tools):
-            calls = [{"call_id": f"call_{uuid.uuid4().hex}", "arguments": each} for each in list(times)[:_MOST_TIMES]]
-            return [ResponseFunctionToolCall(type="function_call", name=_TIME_TOOL, **call) for call in calls]
-        return [message_of(" ".join(talk.parts()))]
+        chars = len(instructions) + sum(len(text) for role in ("user", "assistant") for text in _texts(items, role))
+        return await _read(chars, partial(_answer_to, instructions, items, tools))
+
+
+async def _read(chars: int, reading: Callable[[], T]) -> T:
+    """What `reading` returns, which reads so many characters."""
+    if chars <= _MOST_IN_LOOP_CHARS:
+        return reading()
+    return await asyncio.get_running_loop().run_in_executor(_READER, reading)
+
+
+def _summary_of(asked: str) -> str:
+    """The new summary of a user, from the data in what is asked."""
+    data = unfence(asked)
+    name, previous = str(data.get("name", "")), str(data.get("previous_summary", ""))
+    told = [fact for turn in data.get("new_turns", ()) for fact in stated(str(turn["user"]))]
+    return language.render(merge([*language.read(previous, name), *told]), name) or previous
+
+
+def _answer_to(instructions: str, items: _Items, tools: Sequence[Tool]) -> list[TResponseOutputItem]:
+    talk = _Talk(unfence(instructions), items)
+    times = dict.fromkeys(_arguments(about) for topic, about in talk.questions if topic == "time")
+    if times and not talk.clock and any(tool.name == _TIME_TOOL for tool in tools):
+        calls = [{"call_id": f"call_{uuid.uuid4().hex}", "arguments": each} for each in list(times)[:_MOST_TIMES]]
+        return [ResponseFunctionToolCall(type="function_call", name=_TIME_TOOL, **call) for call in calls]
+    return [message_of(" ".join(talk.parts()))]
 
 
 class _Talk:

@@ -1,7 +1,10 @@
 """The offline demo, asked through the assistant and through `summarise` like any other model."""
 
-import asyncio
+import sys
+from collections.abc import Awaitable
 from datetime import UTC, datetime
+from functools import partial
+from types import FrameType
 from zoneinfo import available_timezones
 
 import pytest
@@ -12,6 +15,7 @@ from everturn.chat.assistant.agent import Assistant
 from everturn.chat.assistant.tools import current_time_tool
 from everturn.chat.facts import PastEntry
 from everturn.contracts.memory import UserMemory, default_memory
+from everturn.models.offline import language
 from everturn.models.offline.model import OfflineChatModel
 from everturn.models.prompts import fence
 from everturn.models.providers import build_model
@@ -158,21 +162,32 @@ async def test_the_time_is_looked_up_once_for_each_place_and_for_a_few_places_al
     assert await places(" ".join(f"What time is it in {zone}?" for zone in zones)) == 8
 
 
-async def test_others_in_the_loop_wait_for_one_text_of_a_summary_at_most() -> None:
-    turns, passes = [SummaryTurn(f"I like tea number {n}.", "Noted.") for n in range(8)], 0
+async def read_in_the_loop(asking: Awaitable[str]) -> list[str]:
+    """What of a text was read in this thread, whose loop has others to serve: the functions of `language`."""
+    called: list[str] = []
 
-    async def other() -> None:
-        nonlocal passes
-        while True:
-            passes += 1
-            await asyncio.sleep(0)
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code.co_filename == language.__file__:
+            called.append(frame.f_code.co_name)
 
-    beside = asyncio.create_task(other())
-    summary = await summarise(build_model(Settings(), "summary"), "Ann", "", turns)
-    beside.cancel()
+    sys.setprofile(note)  # of this thread alone
+    try:
+        assert "tea number 7" in await asking
+    finally:
+        sys.setprofile(None)
+    return called
 
-    assert "tea number 7" in summary
-    assert passes >= len(turns)
+
+async def test_long_texts_are_read_outside_the_loop(assistant: Assistant) -> None:
+    sentence = "I like tea number 7. "
+    text = (sentence * 2_000)[:32_000]
+
+    reply = partial(assistant.reply, memory(), [])
+    summary = partial(summarise, build_model(Settings(), "summary"), "Ann", "")
+
+    assert await read_in_the_loop(reply(text)) == []
+    assert await read_in_the_loop(summary([SummaryTurn(text, "Noted.")] * 8)) == []
+    assert "stated" in await read_in_the_loop(reply(sentence))
 
 
 async def test_thanks_are_answered(assistant: Assistant) -> None:
