@@ -1,7 +1,7 @@
 """Builds the embedded runtime and both services in one process: for `everturn up`, tests, simulator and benchmarks.
 
 async with AsyncExitStack() as stack:
-    system = await start_system(stack, settings)
+    system = await start_services(stack, settings, await open_runtime(stack, settings))
     … system.chat.app answers, system.runtime runs the turns …
 """
 
@@ -165,16 +165,11 @@ class System:
     memory: Service[MemoryParts]
 
 
-async def start_system(stack: AsyncExitStack, settings: Settings, wiring: Wiring = PRODUCTION) -> System:
-    """The runtime over the settings' data folder and both services, all running until `stack` ends them in reverse.
-
-    Raises StartError if the folder or a component file cannot be used.
-    """
-    return await start_services(stack, settings, await open_runtime(stack, settings, wiring), wiring)
-
-
 async def open_runtime(stack: AsyncExitStack, settings: Settings, wiring: Wiring = PRODUCTION) -> EmbeddedRuntime:
-    """The runtime over the settings' data folder, which nobody else has from now on. Raises as `start_system`."""
+    """The runtime over the settings' data folder, which nobody else has from now on.
+
+    It runs until `stack` ends. Raises StartError if the folder or a component file cannot be used.
+    """
     runtime = await EmbeddedRuntime.open(settings.data_dir, options=runtime_options(settings, wiring))
     stack.push_async_callback(lambda: runtime.stop(wiring.stop_s()))
     return runtime
@@ -197,7 +192,10 @@ def runtime_options(settings: Settings, wiring: Wiring = PRODUCTION) -> RuntimeO
 async def start_services(
     stack: AsyncExitStack, settings: Settings, runtime: EmbeddedRuntime, wiring: Wiring = PRODUCTION
 ) -> System:
-    """Both services on a `runtime` that is open; it begins to deliver when they are there to be reached."""
+    """Both services on a `runtime` that is open; it begins to deliver when they are there to be reached.
+
+    They run until `stack` ends, in the reverse order.
+    """
     memory_transport, chat_transport = AsgiTransport(), AsgiTransport()
     to_memory, beside_chat = wiring.to_memory(memory_transport), runtime.add_app(CHAT_APP_ID, chat_transport)
     if wiring.faults is not None:

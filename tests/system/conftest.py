@@ -140,11 +140,13 @@ async def running(
     *,
     gate: Gate | None = None,
     to_memory: Callable[[Transport], Transport] = lambda transport: transport,
+    with_faults: bool = True,
     **given: Any,
 ) -> AsyncIterator[System]:
     """A system over `data_dir`, with `gate` between the chat service and its sidecar; `given` are settings.
 
-    `to_memory` wraps the runtime's way to the memory service.
+    `to_memory` wraps the runtime's way to the memory service; without `with_faults` there are no switches, as in
+    production.
     """
     settings = Settings(
         _env_file=None,
@@ -154,11 +156,12 @@ async def running(
         **given,
     )
     faults = compose.Faults()
-    wiring = compose.Wiring(clock=clock, faults=faults, to_memory=to_memory)
+    wiring = compose.Wiring(clock=clock, faults=faults if with_faults else None, to_memory=to_memory)
     if gate is not None:
         wiring = replace(wiring, chat_sidecar=gate.before)
     async with AsyncExitStack() as stack:
-        composed = await compose.start_system(stack, settings, wiring)
+        runtime = await compose.open_runtime(stack, settings, wiring)
+        composed = await compose.start_services(stack, settings, runtime, wiring)
         chat = await stack.enter_async_context(_client(composed.chat.app))
         memory = await stack.enter_async_context(_client(composed.memory.app))
         yield System(composed, faults, settings, chat, memory, clock, endpoint)

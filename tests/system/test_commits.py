@@ -15,7 +15,7 @@ from everturn.settings import Settings
 from everturn.testing.clock import ManualClock
 from everturn.testing.model_endpoint import ModelEndpoint
 from tests.system.conftest import PATIENCE_S
-from tests.system.test_main_path import HeldEvents
+from tests.system.test_main_path import HeldEvents, is_at_rest
 
 # Acceptance with the start, each of the three steps, and the end of the workflow, if it is quick.
 MOST_COMMITS = 5
@@ -44,7 +44,7 @@ async def test_a_turn_alone_waits_for_few_commits_before_its_reply(
         async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as chat:
             await _say(chat, "warm up")
             async with asyncio.timeout(PATIENCE_S):
-                while await _is_busy(runtime, held[0]):  # noqa: ASYNC110 - of several things
+                while not await is_at_rest(runtime):  # noqa: ASYNC110 - of several things
                     await asyncio.sleep(0)
             held[0].release.clear()
             before = database.commits
@@ -55,10 +55,6 @@ async def test_a_turn_alone_waits_for_few_commits_before_its_reply(
         held[0].release.set()
 
     assert commits <= MOST_COMMITS
-
-
-async def _is_busy(runtime: EmbeddedRuntime, events: HeldEvents) -> bool:
-    return not events.delivered or bool(runtime.engine.active_instances or runtime.broker.store.pending())
 
 
 async def _say(chat: httpx2.AsyncClient, text: str) -> None:

@@ -40,8 +40,9 @@ from everturn.web.middleware import (
     Settled,
     SingleHeaders,
     Traced,
+    UnexpectedErrors,
 )
-from everturn.web.problems import Shapes, UnexpectedErrors, handle_problems, problem_responses, unavailable
+from everturn.web.problems import Shapes, handle_problems, problem_responses, unavailable
 from everturn.web.requests import EncodedPath
 
 HEALTH_PATHS = frozenset({"/healthz", "/readyz"})

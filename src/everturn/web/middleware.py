@@ -1,7 +1,9 @@
-"""What every request passes: CORS, the pages that may call, limits of bodies, strict JSON."""
+"""What every request passes: CORS, unexpected errors, the pages that may call, limits of bodies, strict JSON."""
 
 import asyncio
+import logging
 import re
+import traceback
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from typing import Any
 
@@ -17,6 +19,8 @@ from everturn import tracing
 from everturn.dapr.pages import AllowedPages
 from everturn.errors import TransientError
 from everturn.web.problems import Problem, ProblemResponse, problem_of
+
+log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 1_048_576
 # A mebibyte comes within it at 0.3 Mbit/s; what takes longer holds a connection for nothing.
@@ -38,6 +42,35 @@ class Cors(CORSMiddleware):
             return response
         headers = {name: value for name, value in response.headers.items() if not name.startswith("content-")}
         return ProblemResponse(Problem(response.status_code, "This origin may not make such calls.", headers=headers))
+
+
+class UnexpectedErrors:
+    """Middleware: an error that nobody expected is logged by its type and place and answered with a bare 500.
+
+    Its message is not logged, because it can hold what a user wrote.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def watched_send(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched_send)
+        except Exception as error:  # noqa: BLE001 - the edge of the request loop
+            log.error("request_failed", extra={"error": type(error).__name__, "at": _place_of(error)})
+            if started:
+                raise ConnectionAbortedError("an answer broke off") from None
+            await ProblemResponse(problem_of(error))(scope, receive, send)
 
 
 class SingleHeaders:
@@ -216,3 +249,8 @@ def _too_large(limit: int) -> Problem:
 def _too_late() -> Problem:
     """The rest may still come: the connection cannot be used again (RFC 9110 section 15.5.9)."""
     return Problem(408, "The body did not come in time.", headers={"connection": "close"})
+
+
+def _place_of(error: Exception) -> list[str]:
+    frames = traceback.extract_tb(error.__traceback__)[-5:]
+    return [f"{frame.name}:{frame.lineno}" for frame in frames]

@@ -4,8 +4,6 @@ Every body has `type`, `title`, `status` and `detail`; `type` is always `about:b
 phrase (section 4.2.1). No answer repeats what a client sent: it could be a message.
 """
 
-import logging
-import traceback
 from collections.abc import Callable, Mapping
 from functools import cache
 from http import HTTPStatus
@@ -18,7 +16,7 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from everturn.errors import ConflictError, TerminalError, TransientError
 
@@ -40,8 +38,6 @@ STATUS_OF_KIND: Mapping[str, int] = {
 }
 # Of what may work later, by `TransientError.kind`; the rest is 503.
 _LATER: Mapping[str, int] = {"too_many_open": 429, "tokens_used_up": 429}
-
-log = logging.getLogger(__name__)
 
 
 class ProblemDetails(BaseModel):
@@ -130,7 +126,7 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def handle_problems(app: FastAPI, shapes: Shapes) -> None:
-    """Make `app` answer each expected error with its problem; `UnexpectedErrors` answers the rest."""
+    """Make `app` answer each expected error with its problem; `middleware.UnexpectedErrors` answers the rest."""
     app.state.shapes = shapes
 
     async def answer(_: Request, error: Exception) -> Response:
@@ -140,40 +136,6 @@ def handle_problems(app: FastAPI, shapes: Shapes) -> None:
 
     for kind in (HTTPException, RequestValidationError, TransientError, TerminalError, ConflictError):
         app.add_exception_handler(kind, answer)
-
-
-class UnexpectedErrors:
-    """Middleware: an error that nobody expected is logged by its type and place and answered with a bare 500.
-
-    Its message is not logged, because it can hold what a user wrote.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        started = False
-
-        async def watched_send(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
-        try:
-            await self._app(scope, receive, watched_send)
-        except Exception as error:  # noqa: BLE001 - the edge of the request loop
-            log.error("request_failed", extra={"error": type(error).__name__, "at": _place_of(error)})
-            if started:
-                raise ConnectionAbortedError("an answer broke off") from None
-            await ProblemResponse(problem_of(error))(scope, receive, send)
-
-
-def _place_of(error: Exception) -> list[str]:
-    frames = traceback.extract_tb(error.__traceback__)[-5:]
-    return [f"{frame.name}:{frame.lineno}" for frame in frames]
 
 
 def _validation_problem(error: RequestValidationError) -> Problem:
