@@ -146,7 +146,6 @@ class Broker:
         self, database: Database, clock: Clock, components: Components, before_publish: Look | None = None
     ) -> None:
         self.counts = DeliveryCounts()
-        self.published = 0
         self.store = TopicStore(database, clock)
         self._clock = clock
         self._components = components
@@ -178,7 +177,6 @@ class Broker:
             raise DaprError(500, "ERR_PUBSUB_CLOUD_EVENTS_SER", f"cannot create cloudevent: {error}") from error
         except TransientError as error:
             raise DaprError(500, "ERR_PUBSUB_PUBLISH_MESSAGE", f"{what}: {error.message}") from error
-        self.published += 1
 
     async def accept_forwarded(self, app_id: str, topic: TopicName, body: bytes) -> bool:
         """Keep, and deliver to the app alone, a message that another runtime had for it; False if it takes none.
