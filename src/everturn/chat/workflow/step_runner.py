@@ -18,12 +18,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from everturn.chat.assistant.agent import ModelCallFailed
 from everturn.contracts.chat import Failure
-from everturn.contracts.fields import to_wire
+from everturn.contracts.fields import MAX_RETRY_AFTER_S, to_wire
 from everturn.errors import EverturnError, TerminalError, TransientError
 
 BACKOFF_FACTOR = 2.0
-# Longer requests to be left alone (Retry-After) are taken for a refusal.
-MAX_RETRY_AFTER_S = 600.0
 
 
 class Policy(BaseModel):

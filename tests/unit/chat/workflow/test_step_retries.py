@@ -2,8 +2,9 @@
 
 from datetime import timedelta
 
-from everturn.chat.workflow.step_runner import DEFAULT_POLICY, MAX_RETRY_AFTER_S, Policies, Policy
+from everturn.chat.workflow.step_runner import DEFAULT_POLICY, Policies, Policy
 from everturn.chat.workflow.steps import policies_from
+from everturn.contracts.fields import MAX_RETRY_AFTER_S
 from everturn.settings import Settings
 
 POLICY = Policy(attempts=6, first_delay_s=0.2, max_delay_s=1)
