@@ -1,4 +1,4 @@
-"""Work that is done again and again while a service runs."""
+"""What a service does in the background while it runs: it purges what has ended long ago."""
 
 import asyncio
 import logging
@@ -9,21 +9,23 @@ from everturn.errors import EverturnError
 
 log = logging.getLogger(__name__)
 
+_EVERY_S = 600.0
+
 
 @asynccontextmanager
-async def repeating(name: str, every_s: float, work: Callable[[], Awaitable[int]]) -> AsyncIterator[None]:
-    """Do `work` every `every_s` seconds while the block runs, and log how much it did. An error waits for the next."""
+async def purging(purge: Callable[[], Awaitable[int]]) -> AsyncIterator[None]:
+    """Purge every ten minutes while the block runs, and log how much there was. After an error the next round tries."""
 
     async def repeat() -> None:
         while True:
-            await asyncio.sleep(every_s)
+            await asyncio.sleep(_EVERY_S)
             try:
-                log.info("repeated", extra={"work": name, "count": await work()})
+                log.info("repeated", extra={"work": "purge", "count": await purge()})
             except Exception as error:  # noqa: BLE001 - the loop's edge: one error must not end all later rounds
                 reason = error.message if isinstance(error, EverturnError) else type(error).__name__
-                log.warning("interrupted", extra={"work": name, "reason": reason})
+                log.warning("interrupted", extra={"work": "purge", "reason": reason})
 
-    task = asyncio.create_task(repeat(), name=name)
+    task = asyncio.create_task(repeat(), name="purge")
     try:
         yield
     finally:

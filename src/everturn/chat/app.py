@@ -13,7 +13,7 @@ from fastapi import APIRouter, FastAPI
 from prometheus_client import CollectorRegistry
 from pydantic import BaseModel, Field, ValidationError
 
-from everturn.background import repeating
+from everturn.background import purging
 from everturn.chat.accept import Acceptance, Claims
 from everturn.chat.agui import add_agui_route
 from everturn.chat.api import ChatApi, add_chat_routes
@@ -27,7 +27,7 @@ from everturn.chat.legacy import facts_of
 from everturn.chat.lists import Lists
 from everturn.chat.live.feed import Feeds
 from everturn.chat.live.streams import Streams
-from everturn.chat.maintenance import PURGE_EVERY_S, AbandonedTurns, Purge
+from everturn.chat.maintenance import AbandonedTurns, Purge
 from everturn.chat.metrics import ChatMetrics, InFlight, request_limiter, step_limiter
 from everturn.chat.openai_api import add_openai_routes, error_of_openai
 from everturn.chat.page import add_page_routes, page_for
@@ -133,7 +133,7 @@ class ChatParts:
         self.attempts.register(worker)
         await self.sidecar.start(worker)
         try:
-            async with self.cancellations.looking(), repeating("purge", PURGE_EVERY_S, self.purge):
+            async with self.cancellations.looking(), purging(self.purge):
                 yield
         finally:
             await self.sidecar.stop()

@@ -30,7 +30,6 @@ from everturn.contracts.fields import to_wire, utc_now
 from everturn.dapr.workflows import Workflows, has_ended
 from everturn.errors import EverturnError, TerminalError
 
-PURGE_EVERY_S = 600.0
 # So many instances in a row that cannot be purged are trouble with the store, not with them.
 _MOST_FAILURES = 20
 

@@ -13,7 +13,7 @@ from fastapi import APIRouter, FastAPI
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
-from everturn.background import repeating
+from everturn.background import purging
 from everturn.contracts.events import MEMORY_APP_ID
 from everturn.contracts.fields import utc_now
 from everturn.dapr.client import store_fault
@@ -40,8 +40,6 @@ from everturn.web.callers import identify_by
 
 if TYPE_CHECKING:
     from agents import Model
-
-_PURGE_EVERY_S = 600.0
 
 
 class LateModel:
@@ -106,7 +104,7 @@ class MemoryParts:
         register_summary(worker, self.refresher, self.summaries)
         await self.sidecar.start(worker)
         try:
-            async with repeating("purge", _PURGE_EVERY_S, self.purge):
+            async with purging(self.purge):
                 yield
         finally:
             await self.sidecar.stop()
