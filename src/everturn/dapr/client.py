@@ -52,6 +52,9 @@ async def retry_conflicts(change: Callable[[], Awaitable[T]], what: str) -> T:
 # A colon may stand in a path (RFC 3986 section 3.3); keys are full of them, and what needs no encoding costs nothing.
 _SAFE = ":"
 _JSON = {"content-type": "application/json"}
+# The component that both services keep their state in.
+STATE_STORE = "statestore"
+_STATE = f"/v1.0/state/{STATE_STORE}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,19 +153,18 @@ async def store_fault(client: SidecarClient) -> str | None:
 class DaprClient:
     """The `SidecarClient` over Dapr's HTTP API."""
 
-    def __init__(self, transport: Transport, *, state_store: str = "statestore") -> None:
+    def __init__(self, transport: Transport) -> None:
         self._transport = transport
-        self._state = f"/v1.0/state/{quote(state_store, safe='')}"
 
     async def get_state(self, key: str) -> Versioned[Any] | None:
-        response = await self._call("GET", f"{self._state}/{quote(key, safe=_SAFE)}", f"state {key!r}")
+        response = await self._call("GET", f"{_STATE}/{quote(key, safe=_SAFE)}", f"state {key!r}")
         if response.status == 204:
             return None
         return Versioned(from_json(response.body), response.headers.get("etag", ""))
 
     async def get_states(self, keys: Sequence[str]) -> dict[str, Versioned[Any]]:
         body = to_json({"keys": list(keys)})
-        response = await self._call("POST", f"{self._state}/bulk", "state in bulk", body, _JSON)
+        response = await self._call("POST", f"{_STATE}/bulk", "state in bulk", body, _JSON)
         found: dict[str, Versioned[Any]] = {}
         for item in from_json(response.body):
             if item.get("error"):
@@ -172,12 +174,12 @@ class DaprClient:
         return found
 
     async def save_state(self, *saves: Save) -> None:
-        await self._write(self._state, saves, [save.as_json() for save in saves])
+        await self._write(_STATE, saves, [save.as_json() for save in saves])
 
     async def transact(self, saves: Sequence[Save], deletes: Sequence[str] = ()) -> None:
         operations = [{"operation": "upsert", "request": save.as_json()} for save in saves]
         operations += [{"operation": "delete", "request": {"key": key}} for key in deletes]
-        await self._write(f"{self._state}/transaction", saves, {"operations": operations})
+        await self._write(f"{_STATE}/transaction", saves, {"operations": operations})
 
     async def publish(
         self,

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic_core import from_json, to_json
 
 from everturn.dapr.client import (
+    STATE_STORE,
     Save,
     Versioned,
     check_guard,
@@ -27,9 +28,8 @@ from everturn.runtime.state.store import AppState, Write, ttl_s
 class EmbeddedClient:
     """The `SidecarClient` of `app`. What goes wrong is the error that Dapr's HTTP API would make of it."""
 
-    def __init__(self, app: AppView, *, state_store: str = "statestore") -> None:
+    def __init__(self, app: AppView) -> None:
         self._app = app
-        self._state_store = state_store
         self._opened: AppState | None = None
 
     async def get_state(self, key: str) -> Versioned[Any] | None:
@@ -87,7 +87,7 @@ class EmbeddedClient:
 
     def _state(self) -> AppState:
         if self._opened is None:
-            self._opened = self._app.state(self._state_store)
+            self._opened = self._app.state(STATE_STORE)
         return self._opened
 
 
