@@ -82,8 +82,8 @@ class ChatApi:
                 413,
                 f"Message text has {len(message.text)} characters; at most {self.settings.max_text_chars} are taken",
             )
-        if idempotency_key is not None and (fault := id_fault(idempotency_key)):
-            raise Problem(422, f"Idempotency-Key {fault}")
+        if idempotency_key is not None:
+            checked_id("Idempotency-Key", idempotency_key)
 
 
 def checked_id(name: str, value: str) -> str:
@@ -144,83 +144,42 @@ def add_chat_routes(router: APIRouter, api: ChatApi) -> None:
     )
     # By invocation the path comes without its slash at the end: Dapr 1.18 cleans it.
     router.add_api_route("/chat", routes.post_chat, methods=["POST"], response_model=ChatReply, include_in_schema=False)
-    _add_events_route(router, routes)
-    _add_lists(router, routes)
-    _add_approvals_route(router, routes)
-    _add_recording_route(router, routes)
-    for name, handler, summary, codes in (
-        ("", routes.get_turn, "Where a turn stands", (404, 503)),
-        ("/cancel", routes.cancel, "End a turn without a reply", (404, 409, 503)),
-        ("/pause", routes.pause, "Hold a turn", (404, 409, 503)),
-        ("/resume", routes.resume, "Let a held turn run again", (404, 409, 503)),
-        ("/rerun", routes.rerun, "Try a failed turn again", (404, 409, 429, 503)),
-    ):
-        router.add_api_route(
-            "/turns/{turn_id}" + name,
-            handler,
-            methods=["POST"] if name else ["GET"],
-            status_code=202 if name == "/rerun" else 200,
-            response_model=Turn,
-            response_model_exclude_none=True,
-            tags=["turns"],
-            summary=summary,
-            responses=problem_responses(*codes),
-        )
-
-
-def _add_events_route(router: APIRouter, routes: "_Routes") -> None:
     router.add_api_route(
         "/turns/{turn_id}/events",
         routes.get_events,
         methods=["GET"],
-        status_code=200,
         response_class=Response,
         tags=["turns"],
         summary="The events of a turn, as they come",
         responses={200: streamed("The events."), **problem_responses(404, 422, 429, 503)},
     )
+    _add_turn_routes(router, routes)
 
 
-def _add_lists(router: APIRouter, routes: "_Routes") -> None:
-    for path, handler, model, summary in (
-        ("/turns", routes.list_turns, TurnList, "Turns of a user, newest first"),
-        ("/sessions", routes.list_sessions, SessionList, "Conversations of a user, newest first"),
+def _add_turn_routes(router: APIRouter, routes: "_Routes") -> None:
+    turn, call = "/turns/{turn_id}", "/turns/{turn_id}/approvals/{call_id}"
+    of_list, of_turn = (403, 422, 503), (404, 409, 503)
+    for method, path, handler, model, summary, codes in (
+        ("GET", "/turns", routes.list_turns, TurnList, "Turns of a user, newest first", of_list),
+        ("GET", "/sessions", routes.list_sessions, SessionList, "Conversations of a user, newest first", of_list),
+        ("POST", call, routes.decide, Turn, "Decide about a call that a turn waits for", (404, 409, 422, 503)),
+        ("GET", f"{turn}/recording", routes.get_recording, Recording, "All that a replay of a turn needs", of_turn),
+        ("GET", turn, routes.get_turn, Turn, "Where a turn stands", (404, 503)),
+        ("POST", f"{turn}/cancel", routes.cancel, Turn, "End a turn without a reply", of_turn),
+        ("POST", f"{turn}/pause", routes.pause, Turn, "Hold a turn", of_turn),
+        ("POST", f"{turn}/resume", routes.resume, Turn, "Let a held turn run again", of_turn),
+        ("POST", f"{turn}/rerun", routes.rerun, Turn, "Try a failed turn again", (404, 409, 429, 503)),
     ):
         router.add_api_route(
             path,
             handler,
-            methods=["GET"],
+            methods=[method],
+            status_code=202 if handler == routes.rerun else 200,
             response_model=model,
-            response_model_exclude_none=True,
-            tags=[path[1:]],
+            tags=[path.split("/")[1]],
             summary=summary,
-            responses=problem_responses(403, 422, 503),
+            responses=problem_responses(*codes),
         )
-
-
-def _add_approvals_route(router: APIRouter, routes: "_Routes") -> None:
-    router.add_api_route(
-        "/turns/{turn_id}/approvals/{call_id}",
-        routes.decide,
-        methods=["POST"],
-        response_model=Turn,
-        response_model_exclude_none=True,
-        tags=["turns"],
-        summary="Decide about a call that a turn waits for",
-        responses=problem_responses(404, 409, 422, 503),
-    )
-
-
-def _add_recording_route(router: APIRouter, routes: "_Routes") -> None:
-    router.add_api_route(
-        "/turns/{turn_id}/recording",
-        routes.get_recording,
-        methods=["GET"],
-        response_model=Recording,
-        tags=["turns"],
-        summary="All that a replay of a turn needs",
-        responses=problem_responses(404, 409, 503),
-    )
 
 
 class _Routes:
