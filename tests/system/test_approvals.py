@@ -80,10 +80,14 @@ async def test_a_step_that_waits_for_a_decision_is_logged_as_completed_once(
     turn = await waiting(ours)
     await decide(ours, turn, "approve")
 
-    await ours.ended(turn["turn_id"])
+    def completed() -> list[str]:
+        return [vars(record)["step"] for record in caplog.records if record.msg == "step_completed"]
 
-    completed = [vars(record)["step"] for record in caplog.records if record.msg == "step_completed"]
-    assert completed == ["fetch_context", "generate_response", "save_conversation"]
+    async def is_last_completed() -> bool:  # a moment after the turn has ended
+        return "save_conversation" in completed()
+
+    await ours.until(is_last_completed)
+    assert completed() == ["fetch_context", "generate_response", "save_conversation"]
 
 
 async def test_a_rejected_call_is_not_made_and_the_model_reads_why(ours: System) -> None:
