@@ -110,7 +110,7 @@ async def test_what_was_said_before_is_read_again_behind_a_decision(ours: System
     ended = await ours.ended(turn["turn_id"])
 
     assert ended["reply"]["reply"] == "It is booked."
-    assert {"role": "assistant", "content": "Hello Ann."} in ours.endpoint.requests[-1].body["messages"]
+    assert {"role": "assistant", "content": "Hello Ann."} in ours.questions()[-1]
 
 
 async def test_a_decision_counts_once_and_another_is_a_conflict(ours: System) -> None:
