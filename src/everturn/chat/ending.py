@@ -6,7 +6,7 @@ Whoever repeats it finds what is done: the event has a stable id, the outcome is
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, assert_never
@@ -52,8 +52,8 @@ class Waiters:
         future.add_done_callback(lambda done: self._forget(run.instance_id, done))
         return future
 
-    def ended(self, run: TurnRun) -> None:
-        for future in list(self._waiting.get(run.instance_id, ())):
+    def ended(self, instance_id: str) -> None:
+        for future in list(self._waiting.get(instance_id, ())):
             if not future.done():
                 future.set_result(None)
 
@@ -94,13 +94,14 @@ class Ending:
             if outcome is ours:
                 self._count(run, verdict, ours)
                 _trace(run, ours)
-        self._waiters.ended(run)
+        self._waiters.ended(run.instance_id)
         await self.leave(run, verdict, outcome)
         await self._journal.close(run)
 
-    def stopped(self, run: TurnRun) -> None:
-        """Let those who wait for `run` go: a person has to decide first."""
-        self._waiters.ended(run)
+    def stopped(self, run: TurnRun, taken: Iterable[str]) -> None:
+        """Let those who wait for `run`, or for a turn whose message it has `taken` up, go: a person decides first."""
+        for instance_id in (run.instance_id, *taken):
+            self._waiters.ended(instance_id)
 
     async def leave(self, run: TurnRun, verdict: Verdict | None, outcome: Outcome) -> None:
         """Take an ended run off its queue, and start the next one."""
@@ -135,7 +136,7 @@ class Ending:
             if await self._journal.write(other.key("outcome"), ours, durable=False) is ours:
                 self._count(other, theirs, ours)
                 _trace(other, ours)
-        self._waiters.ended(other)
+        self._waiters.ended(other.instance_id)
 
     async def deliver(self, run: TurnRun, sequence: int | None) -> None:
         """Publish the event of an ended run, once. Raises EverturnError if that does not work."""

@@ -219,11 +219,8 @@ class SessionQueue:
         return session.taken_by(run) if session else []
 
     async def taken_by(self, run: TurnRun) -> list[QueuedTurn]:
-        """The places of the messages that `run` has taken up."""
-        session = self.last_seen(run)
-        if session is None:
-            session = (await self.read(run.accepted.session_id, run.accepted.user_id)).value
-        return session.taken_by(run)
+        """The places of the messages that `run` has taken up, as they are now: another replica may have taken them."""
+        return (await self.read(run.accepted.session_id, run.accepted.user_id)).value.taken_by(run)
 
     async def keep_apart(self, run: TurnRun) -> None:
         """Let no other turn take up the message of `run`. Raises TerminalError (kind `merged`) if one has."""

@@ -23,7 +23,7 @@ from everturn.chat.session import Session
 from everturn.chat.turn_view import is_ending, status_of, view_of, waits_for_person
 from everturn.chat.user_index import UserIndexes
 from everturn.chat.workflow.step_runner import DECIDED_EVENT
-from everturn.contracts.chat import ApprovalDecision, Turn, TurnStatus
+from everturn.contracts.chat import ApprovalDecision, Overlap, Turn, TurnStatus
 from everturn.contracts.fields import to_wire, utc_now
 from everturn.contracts.recording import Recording
 from everturn.dapr.workflows import Workflows, has_ended
@@ -112,7 +112,7 @@ class Turns:
                 return
             if not watching.result():
                 await self._abandoned.ensure_head_runs(run.accepted.session_id, run.accepted.user_id)
-                if waits_for_person(await self._workflows.state(run.instance_id)) and not ended.done():
+                if await self._waits_for_person(run) and not ended.done():
                     ended.set_result(None)  # who asks again for a turn that has stopped waits for nothing
             elif await self._journal.outcome(run) is None:
                 workflow = await self._workflows.state(run.instance_id)
@@ -123,6 +123,11 @@ class Turns:
             await asyncio.wait([ended], timeout=_LOOK_EVERY_S)
         finally:
             watching.cancel()
+
+    async def _waits_for_person(self, run: TurnRun) -> bool:
+        if run.overlap == Overlap.MERGE:  # perhaps as a part of another turn
+            return (await self._snapshot(run.turn_id)).status is TurnStatus.WAITING
+        return waits_for_person(await self._workflows.state(run.instance_id))
 
     async def check_owner(self, turn_id: str, user_id: str | None) -> None:
         """Raises TerminalError (kind `not_found`) if the turn is not of `user_id`; None may see every turn."""
@@ -285,6 +290,9 @@ class Turns:
                 has_left = facts.outcome is None and session.place_of(facts.run) is None
                 if has_left and await self._journal.outcome(facts.run) is not None:
                     continue  # it has ended between the reads
+                place = session.place_of(facts.run)
+                if place is not None and session.taker_of(place):
+                    workflow = await self._workflows.state(place.into)
                 return _Snapshot(facts, session, workflow)
             if await self._journal.outcome(facts.run) is None:
                 await self._abandoned.end(facts.run, workflow)
@@ -296,6 +304,6 @@ class Turns:
         turn.text = facts.run.accepted.text if with_content else None
         if snapshot.status is not TurnStatus.QUEUED:
             turn.calls = await shown_calls(self._journal, facts, with_content=with_content)
-        if snapshot.status is TurnStatus.WAITING:
+        if snapshot.status in (TurnStatus.WAITING, TurnStatus.PAUSED):
             turn.approvals = await shown_approvals(self._journal, facts.run)
         return turn

@@ -82,7 +82,7 @@ async def test_a_cancellation_in_the_process_is_known_without_a_look_at_the_othe
     async with at_work(here, run("t")) as cancelled:
         with here.cancellations.watching(run("other"), lambda: pytest.fail("the other is not cancelled")):
             await here.journal.write_verdict(run("t"), CANCELLED)
-            here.waiters.ended(run("t"))
+            here.waiters.ended(run("t").instance_id)
             await cancelled()
 
 

@@ -130,6 +130,16 @@ async def test_of_a_take_and_a_cancellation_one_wins(dapr: DaprClient) -> None:
     assert refused.value.kind == "merged"
 
 
+async def test_what_another_replica_has_taken_up_ends_with_the_turn(dapr: DaprClient) -> None:
+    ours, other = Replica(dapr), Replica(dapr)
+    first, second = run("first"), run("second", "merge")
+    await ours.queue.enter(first, is_new=True)
+    await other.queue.enter(second, is_new=True)
+    await other.queue.take_up(first, is_first=False)
+
+    assert [place.turn_id for place in await ours.queue.taken_by(first)] == ["second"]
+
+
 async def test_what_a_reply_does_not_answer_runs_next(dapr: DaprClient) -> None:
     ours, other = Replica(dapr), Replica(dapr)
     first, second = run("first"), run("second", "merge")

@@ -5,11 +5,13 @@ To add one: a function here, a line in `steps.py` (docs/how-to/add-a-step.md).
 
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from typing import Any
+
+import msgspec
 
 from everturn.chat.assistant.agent import RunStopped, WarmedAssistant
 from everturn.chat.calls import Call, CallLog, begun, decisions_of, stored_call
@@ -179,7 +181,7 @@ async def generate_response(call: StepCall) -> dict[str, str] | None:
         if reply is None:
             if parts.settings.waiting_turns == "pass":
                 await parts.queue.step_aside(call.run)
-            parts.ending.stopped(call.run)
+            parts.ending.stopped(call.run, [taken.message.turn_id for taken in calls.taken])
             return {WAITS_UNTIL: calls.pause.expires_at if calls.pause else ""}
         parts.unsaved[key] = reply
         if len(parts.unsaved) > _UNSAVED_REPLIES:
@@ -247,8 +249,15 @@ async def _ask(call: StepCall, calls: CallLog) -> Reply | None:
         usage=calls.usage(),
         last_call=stored_call(calls.last),
         place=(len(calls.calls), 0),
-        merged=calls.merged,
+        merged=await _renumbered(call, calls.merged) if pause else calls.merged,
     )
+
+
+async def _renumbered(call: StepCall, merged: Sequence[Merged]) -> list[Merged]:
+    """The messages under the sequences that they have now: a turn that others have passed came back under new ones."""
+    places = await call.parts.queue.taken_by(call.run) if merged else ()
+    sequences = {place.turn_id: place.sequence for place in places}
+    return [msgspec.structs.replace(one, sequence=sequences.get(one.turn_id, one.sequence)) for one in merged]
 
 
 async def _taken(call: StepCall, is_first: bool) -> list[Merged]:
