@@ -13,8 +13,9 @@ from everturn.chat.api import MAX_MESSAGES
 from everturn.testing.clock import ManualClock
 from everturn.testing.model_answers import Held, completion, spoken, status
 from everturn.testing.model_endpoint import ModelEndpoint
-from tests.system.conftest import System, running
+from tests.system.conftest import PATIENCE_S, System, running
 from tests.system.sse import listening
+from tests.system.test_approvals import BOOK, OURS, decide, that_waits
 
 CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
 
@@ -181,6 +182,36 @@ async def test_a_new_attempt_goes_on_where_the_old_one_broke_off_or_ends_the_str
     streamed = chunks("\n".join(blocks))
     assert text_of(streamed) == said
     assert ("error" in streamed[-2]) == (again != "One two")
+
+
+@pytest.mark.parametrize(
+    ("path", "more"), [(CHAT, {"messages": [user("book PK301")]}), (RESPONSES, {"input": "book PK301"})]
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_request_about_which_a_person_decides_ends_at_once_with_an_error(
+    tmp_path: Path, clock: ManualClock, endpoint: ModelEndpoint, path: str, more: dict[str, Any], stream: bool
+) -> None:
+    endpoint.script_for("book PK301", BOOK)
+    endpoint.script_for("booked PK301", completion("It is booked."))
+    headers = {"Idempotency-Key": "k"}
+    async with running(tmp_path, endpoint, clock, assistant=OURS, request_wait_s=10 * PATIENCE_S) as system:
+        async with asyncio.timeout(PATIENCE_S):  # far below the wait of a request
+            asked, again = [
+                await system.chat.post(path, json={"stream": stream, **more}, headers=headers) for _ in range(2)
+            ]
+        turn = await that_waits(system, str(asked.headers["location"]).removeprefix("/turns/"))
+        await decide(system, turn, "approve")
+        answered = await system.chat.post(path, json={"stream": stream, **more}, headers=headers)
+
+    for answer in (asked, again):
+        assert answer.text.count("approval_required") == 1
+        assert turn["turn_id"] in answer.text
+        if not stream:
+            assert (answer.status_code, answer.headers["x-should-retry"]) == (409, "false")
+            assert answer.json()["error"]["turn_id"] == turn["turn_id"]
+    assert answered.status_code == 200
+    assert "It is booked." in answered.text
+    assert "approval_required" not in answered.text
 
 
 async def test_the_model_is_the_configured_one(system: System) -> None:

@@ -44,6 +44,8 @@ _TYPES = {
     404: ("not_found_error", None),
     429: ("rate_limit_error", "rate_limit_exceeded"),
 }
+# Where a person has to decide: these clients cannot wait for days.
+_ASKING, _DECIDE = "approval_required", "A person has to decide about a call first"
 # These may work if they are sent again; nothing was accepted.
 _REPEATABLE = frozenset({429, 503})
 _DOCUMENTED: dict[str, Any] = {
@@ -151,7 +153,7 @@ class _Routes:
         facts = await self._send(request, caller, asked, asked.messages, asked.session_id())
         if asked.stream:
             with_usage = asked.stream_options is not None and asked.stream_options.include_usage
-            return self._api.streams.of(facts, encode=_ChatStream(facts.run, self._model["id"], with_usage))
+            return self._streamed(facts, _ChatStream(facts.run, self._model["id"], with_usage))
         return _json(_completion(facts, reply_of(facts)))
 
     async def respond(self, request: Request, asked: ResponseRequest, caller: CallerOf) -> Response:
@@ -159,9 +161,15 @@ class _Routes:
         facts = await self._send(request, caller, asked, asked.messages(), session_id)
         if asked.stream:
             stream = _ResponseStream(facts.run, self._model["id"], asked.previous_response_id)
-            return self._api.streams.of(facts, encode=stream)
+            return self._streamed(facts, stream)
         reply = reply_of(facts)
         return _json(_response(facts.run, reply.model, asked.previous_response_id, reply))
+
+    def _streamed(self, facts: TurnFacts, stream: "_Stream") -> Response:
+        async def stop() -> bytes:
+            return stream.stopped() if await self._api.turns.is_asking(facts.run) else b""
+
+        return self._api.streams.of(facts, encode=stream, stop=stop)
 
     async def _session_of(self, asked: ResponseRequest, user_id: str) -> str | None:
         """The session that a request names, in one of three ways."""
@@ -182,7 +190,10 @@ class _Routes:
     async def _send(
         self, request: Request, caller: Caller, asked: _Asked, messages: Sequence[InputMessage], session_id: str | None
     ) -> TurnFacts:
-        """The turn of the last message: to be streamed, or ended. Raises Problem (504) if it takes too long."""
+        """The turn of the last message: to be streamed, or ended.
+
+        Raises Problem: 504 if it takes too long, 409 if a person has to decide first.
+        """
         *before, last = messages or [InputMessage(role="user")]
         if last.role != "user":
             raise Problem(400, "The last message must be the user's.")
@@ -194,7 +205,7 @@ class _Routes:
             return await self._api.stream(user_id, message, key, Wishes(streamed=True, given=given))
         facts = await self._api.send(user_id, message, key, Wishes(given=given), None)
         if facts.outcome is None:
-            raise _goes_on(facts.run)
+            raise _goes_on(facts.run, is_asking=await self._api.turns.is_asking(facts.run))
         return facts
 
 
@@ -205,10 +216,16 @@ def _entries(messages: Sequence[InputMessage]) -> list[PastEntry]:
     return [PastEntry(roles.get(message.role, message.role), message.text(), "") for message in said]
 
 
-def _goes_on(run: TurnRun) -> Problem:
+def _goes_on(run: TurnRun, *, is_asking: bool) -> Problem:
     place = f"/turns/{encoded_id(run.turn_id)}"
-    detail = f"The turn {run.turn_id} has not ended yet. It goes on: look at {place}."
-    return Problem(504, detail, headers={"location": place}, extras={"code": "turn_goes_on", "turn_id": run.turn_id})
+    status, code, detail = (
+        504,
+        "turn_goes_on",
+        f"The turn {run.turn_id} has not ended yet. It goes on: look at {place}.",
+    )
+    if is_asking:
+        status, code, detail = 409, _ASKING, f"{_DECIDE}, then the turn {run.turn_id} goes on: look at {place}."
+    return Problem(status, detail, headers={"location": place}, extras={"code": code, "turn_id": run.turn_id})
 
 
 class _Said:
@@ -268,6 +285,10 @@ class _Stream:
             self._is_over = True
             return self.ended(ChatReply.model_validate(body.result))
         return self.said(more) if more else b""
+
+    def stopped(self) -> bytes:
+        """What ends it if a person has to decide first."""
+        return b"" if self._is_over else self._failed(_DECIDE, _ASKING)
 
     def _failed(self, message: str, code: str) -> bytes:
         self._is_over = True

@@ -202,6 +202,12 @@ class Turns:
             await self._workflows.raise_event(run.instance_id, DECIDED_EVENT)
         return await self.view(turn_id)
 
+    async def is_asking(self, run: TurnRun) -> bool:
+        """Whether a person has to decide before `run`, or the turn that has taken its message up, goes on."""
+        if await shown_approvals(self._journal, run):
+            return True
+        return (await self._snapshot(run.turn_id)).status is TurnStatus.WAITING
+
     async def asked_at(self, run: TurnRun, call_id: str) -> int | None:
         """The number of the call by which `run` stopped to ask about that one; None if it did not."""
         for number, call in enumerate(await calls_of(self._journal, run), start=1):

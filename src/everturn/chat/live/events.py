@@ -317,6 +317,11 @@ def is_end(event: LiveEvent) -> bool:
     return isinstance(event.body, RunFinishedEvent | RunErrorEvent)
 
 
+def is_pause(event: LiveEvent) -> bool:
+    """Whether a person has to decide before more is said."""
+    return isinstance(event.body, RunFinishedEvent) and isinstance(event.body.outcome, RunFinishedInterruptOutcome)
+
+
 def _is_inside(position: Position) -> bool:
     return len(position) == _MESSAGE + 2 and position[1] == _MESSAGES and position[-1] < _MESSAGE_END
 

@@ -3,7 +3,7 @@ so that it goes on anywhere, behind any event, in any process."""
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, aclosing, contextmanager
 from dataclasses import dataclass, field
 
@@ -11,7 +11,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from everturn.chat.facts import TurnFacts
-from everturn.chat.live.events import LiveEvent, Position, behind, is_end, position_of
+from everturn.chat.live.events import LiveEvent, Position, behind, is_end, is_pause, position_of
 from everturn.chat.live.feed import Feeds
 from everturn.web.problems import Problem
 from everturn.web.requests import encoded_id
@@ -23,6 +23,8 @@ _RETRY_AFTER_S = "2"
 
 # An event as the client of a stream reads it; it may be nothing.
 Encode = Callable[[LiveEvent], bytes]
+# What ends a stream where a person has to decide; nothing if that is decided by now.
+Stop = Callable[[], Awaitable[bytes]]
 
 
 @dataclass(eq=False, slots=True)
@@ -52,16 +54,18 @@ class Streams:
         encode: Encode = lambda event: event.encoded,
         *,
         one_run: bool = False,
+        stop: Stop | None = None,
     ) -> "EventStream":
         """The stream of a turn, which has been looked at just now, behind `position`, as `encode` has each event.
 
-        `one_run`: it ends also where a person has to decide, which ends a run of AG-UI.
+        `one_run`: it ends also where a person has to decide, which ends a run of AG-UI. `stop`: it ends if a person has
+        to decide now.
         """
-        content = self._encoded(facts, position, encode, one_run)
+        content = self._encoded(facts, position, encode, one_run, stop)
         return EventStream(content, self._one_more(facts.run.accepted.user_id), facts)
 
     async def _encoded(
-        self, facts: TurnFacts, position: Position, encode: Encode, one_run: bool
+        self, facts: TurnFacts, position: Position, encode: Encode, one_run: bool, stop: Stop | None
     ) -> AsyncGenerator[bytes, None]:
         with self._feeds.of(facts.run) as feed:
             read = 0
@@ -75,6 +79,9 @@ class Streams:
                 if events:
                     position = events[-1].position
                     yield b"".join(map(encode, events))
+                    if stop and is_pause(events[-1]) and (last := await stop()):
+                        yield last
+                        return
                 elif is_over:
                     return
                 else:
