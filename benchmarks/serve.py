@@ -15,7 +15,11 @@ from everturn.settings import load_settings
 if __name__ == "__main__":
     logs.configure()
     settings = load_settings()
-    gc.disable()  # as `everturn.cli.main` does
+    # As `everturn.cli.main` does.
+    gc.disable()
+    from everturn.cli.lean_start import leave_out
+
+    leave_out(settings)
     from everturn.cli.up import run_up
     from everturn.compose import Wiring
 

@@ -410,6 +410,9 @@ def _settings_of_service() -> Settings:
     logs.set_level(settings.log_level)
     warn_of_settings()
     gc.disable()
+    from everturn.cli.lean_start import leave_out  # noqa: PLC0415
+
+    leave_out(settings)
     return settings
 
 

@@ -33,7 +33,7 @@ _LOGGERS = ("openai", "openai.agents", "httpx2", "httpcore2")
 def prepare_sdk() -> None:
     """Import the Agents SDK, once, with its tracing off for good and its loggers at WARNING."""
     os.environ.update(_QUIET)
-    _put_off("mcp")
+    put_off("mcp")
     import agents  # noqa: PLC0415 - takes seconds, so only if it is needed
     from agents.tracing import set_trace_provider  # noqa: PLC0415
     from agents.tracing.provider import DefaultTraceProvider  # noqa: PLC0415
@@ -46,7 +46,7 @@ def prepare_sdk() -> None:
         logger.setLevel(max(logging.WARNING, logger.level))
 
 
-def _put_off(package: str) -> None:
+def put_off(package: str) -> None:
     """Let `package` run at its first use, if it is not there yet; its submodules can be imported before.
 
     The SDK takes one exception out of a submodule of `mcp` (agents/mcp/_compat.py). The package itself, which only an

@@ -2,9 +2,11 @@
 
 import logging
 import signal
+import sys
 from collections.abc import Iterator
 
 import pytest
+from pydantic import BaseModel
 
 
 @pytest.fixture(autouse=True)
@@ -17,3 +19,13 @@ def process_as_it_was() -> Iterator[None]:
     logging.getLogger("everturn").setLevel(logging.NOTSET)
     logging.getLogger("uvicorn.access").disabled = False
     signal.signal(signal.SIGTERM, on_sigterm)
+
+
+@pytest.fixture(autouse=True)
+def imports_as_they_were() -> Iterator[None]:
+    """What a start leaves out (`lean_start`) is there for other tests of this process."""
+    left_out = [name for name in ("openai._vendor.httpx_aiohttp", "mcp.shared.exceptions") if name not in sys.modules]
+    yield
+    for name in left_out:
+        sys.modules.pop(name, None)
+    BaseModel.model_config.pop("defer_build", None)
