@@ -179,9 +179,10 @@ class Journal:
 
     async def run(self, turn_id: str, number: int) -> TurnRun | None:
         """A run of a turn that a workflow names; None if the turn is not known (any more)."""
-        accepted: Accepted | None = self._cache.get(accepted_key(turn_id))
-        if accepted is None and (facts := await self.find(turn_id)):
-            accepted = facts.run.accepted
+        found = await self.read_all({accepted_key(turn_id): Accepted, record_key(turn_id): None})
+        accepted: Accepted | None = found.get(accepted_key(turn_id))
+        if accepted is None and (legacy := self._of_record(found.get(record_key(turn_id)), turn_id)):
+            accepted = legacy.run.accepted
         return TurnRun(turn_id, number, accepted) if accepted else None
 
     async def context(self, run: TurnRun) -> Context | None:
