@@ -14,6 +14,7 @@ from typing import Annotated, Literal, Self
 from dotenv import dotenv_values
 from pydantic import (
     AliasChoices,
+    BeforeValidator,
     Field,
     HttpUrl,
     SecretStr,
@@ -43,6 +44,14 @@ Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 _MOST_DAYS = 36_500
 Days = Annotated[float, Field(gt=0, le=_MOST_DAYS, allow_inf_nan=False)]
 Hours = Annotated[float, Field(gt=0, le=24 * _MOST_DAYS, allow_inf_nan=False)]
+
+
+def _blank_is_unset(value: object) -> object:
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+OptionalText = Annotated[str | None, BeforeValidator(_blank_is_unset)]
+OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_blank_is_unset)]
 _PREFIX, _ENV_FILE = "EVERTURN_", ".env"
 # Of difflib's ratio: for a name that begins like ours; for one of the many others, of which one letter may be wrong.
 _SOMEWHAT_LIKE, _ALMOST_THE_SAME = 0.5, 0.88
@@ -75,15 +84,15 @@ class Settings(BaseSettings):
         "service's own: for a network that lets monitoring to it alone",
     )
 
-    model_base_url: str | None = Field(None, description="base URL of an OpenAI-compatible endpoint, with its `/v1`")
-    model_name: str | None = Field(None, description="name of the model at that endpoint, or of Gemini's")
-    model_api_key: SecretStr | None = Field(None, description="key for that endpoint; without one none is sent")
-    model_api_key_secret: str | None = Field(
+    model_base_url: OptionalText = Field(None, description="base URL of an OpenAI-compatible endpoint, with its `/v1`")
+    model_name: OptionalText = Field(None, description="name of the model at that endpoint, or of Gemini's")
+    model_api_key: OptionalSecret = Field(None, description="key for that endpoint; without one none is sent")
+    model_api_key_secret: OptionalText = Field(
         None,
         description="name of that key in the sidecar's store `secretstore`, if `EVERTURN_MODEL_API_KEY` is not set; "
         "without it a secret `EVERTURN_MODEL_API_KEY` is used if there is one",
     )
-    gemini_api_key: SecretStr | None = Field(
+    gemini_api_key: OptionalSecret = Field(
         None,
         validation_alias=AliasChoices("GEMINI_API_KEY", "gemini_api_key"),
         description="means Gemini, with `EVERTURN_MODEL_NAME` or its default; `EVERTURN_MODEL_BASE_URL` wins over it",
@@ -110,7 +119,7 @@ class Settings(BaseSettings):
     )
     generate_first_delay_s: Seconds = Field(1, description="seconds before the second attempt of `generate_response`")
     generate_max_delay_s: Seconds = Field(30, description="most seconds between two attempts of `generate_response`")
-    assistant: str | None = Field(
+    assistant: OptionalText = Field(
         None,
         description="an `Agent` of the Agents SDK of one's own, as `module:agent`; without a model it gets this one",
     )
@@ -186,20 +195,20 @@ class Settings(BaseSettings):
     user_header: str = Field(
         "x-forwarded-user", description="header in which the proxy names the user, for `EVERTURN_AUTH=header`"
     )
-    proxy_token: SecretStr | None = Field(
+    proxy_token: OptionalSecret = Field(
         None, description="what the proxy sends as `x-everturn-proxy-token`, for `EVERTURN_AUTH=header`"
     )
-    jwt_jwks: str | None = Field(
+    jwt_jwks: OptionalText = Field(
         None, description="URL or file of the identity provider's public keys (JWKS), for `EVERTURN_AUTH=jwt`"
     )
-    jwt_issuer: str | None = Field(None, description="`iss` that a token must have, for `EVERTURN_AUTH=jwt`")
-    jwt_audience: str | None = Field(None, description="`aud` that a token must have, for `EVERTURN_AUTH=jwt`")
+    jwt_issuer: OptionalText = Field(None, description="`iss` that a token must have, for `EVERTURN_AUTH=jwt`")
+    jwt_audience: OptionalText = Field(None, description="`aud` that a token must have, for `EVERTURN_AUTH=jwt`")
     jwt_user_claim: str = Field("sub", min_length=1, description="claim that is the user id, for `EVERTURN_AUTH=jwt`")
-    operator_token: SecretStr | None = Field(
+    operator_token: OptionalSecret = Field(
         None, description="Bearer token of an operator, who sees and steers what belongs to any user"
     )
 
-    token: SecretStr | None = Field(
+    token: OptionalSecret = Field(
         None,
         description="Bearer token with which `everturn chat` and `everturn turns` sign in: a user's or an operator's",
     )
@@ -210,12 +219,12 @@ class Settings(BaseSettings):
     dapr_grpc_port: Port = Field(
         50001, validation_alias=AliasChoices("DAPR_GRPC_PORT", "dapr_grpc_port"), description="gRPC port of the sidecar"
     )
-    dapr_api_token: SecretStr | None = Field(
+    dapr_api_token: OptionalSecret = Field(
         None,
         validation_alias=AliasChoices("DAPR_API_TOKEN", "dapr_api_token"),
         description="token that the sidecar asks of the services",
     )
-    app_api_token: SecretStr | None = Field(
+    app_api_token: OptionalSecret = Field(
         None,
         validation_alias=AliasChoices("APP_API_TOKEN", "app_api_token"),
         description="token that the memory service asks of its callers",
@@ -232,27 +241,6 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(item.strip() for item in value.split(",") if item.strip())
         return value
-
-    @field_validator(
-        "assistant",
-        "model_base_url",
-        "model_name",
-        "model_api_key",
-        "model_api_key_secret",
-        "gemini_api_key",
-        "proxy_token",
-        "jwt_jwks",
-        "jwt_issuer",
-        "jwt_audience",
-        "operator_token",
-        "token",
-        "dapr_api_token",
-        "app_api_token",
-        mode="before",
-    )
-    @classmethod
-    def _empty_is_unset(cls, value: object) -> object:
-        return None if isinstance(value, str) and not value.strip() else value
 
     @model_validator(mode="after")
     def _model_is_complete(self) -> Self:
