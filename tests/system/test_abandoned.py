@@ -8,9 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from everturn.contracts.events import CHAT_APP_ID
 from everturn.dapr.wire import Request
-from everturn.runtime.http.front import InProcessTransport
 from everturn.testing.clock import ManualClock
 from everturn.testing.model_answers import Held, completion, status
 from everturn.testing.model_endpoint import ModelEndpoint
@@ -20,7 +18,7 @@ from tests.system.test_order import held
 
 async def operate(system: System, method: str, path: str, body: object = None) -> Any:
     """Ask the chat service's sidecar over its HTTP API."""
-    transport = InProcessTransport(system.runtime.front(CHAT_APP_ID))
+    transport = system.composed.chat.parts.sidecar.transport
     sent = b"" if body is None else json.dumps(body).encode()
     response = await transport.send(Request(method, f"/v1.0/{path}", {"content-type": "application/json"}, sent))
     assert response.status < 300, response.body

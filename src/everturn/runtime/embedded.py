@@ -102,7 +102,6 @@ class EmbeddedRuntime:
         self.broker = blocks.broker
         self._lock = lock
         self._blocks = blocks
-        self._fronts: dict[str, HttpFront] = {}
         self._sweeping: asyncio.Task[None] | None = None
         self.peers = peers
 
@@ -157,10 +156,6 @@ class EmbeddedRuntime:
         """How many of them are of the workflow registered as `workflow`."""
         return self.engine.resumed_by_name.get(workflow, 0)
 
-    def front(self, app_id: str) -> HttpFront:
-        """The HTTP API of an app that was added, to be served on a socket. Raises KeyError for another app."""
-        return self._fronts[app_id]
-
     def add_app(self, app_id: str, channel: Transport) -> Sidecar:
         """The sidecar of an app in this process that is reached over `channel`."""
         front = self._add(app_id, channel, self.engine.hub(app_id))
@@ -200,11 +195,8 @@ class EmbeddedRuntime:
     def _add(self, app_id: str, channel: Transport | None, hub: Hub) -> HttpFront:
         if channel is not None:
             self._blocks.channels.add(AppChannel(app_id, channel, self.options.app_api_token))
-        front = HttpFront(
-            app_id, self._blocks, api_token=self.options.api_token, pages=self.options.pages, task_hub=hub
-        )
-        self._fronts[app_id] = front
-        return front
+        options = self.options
+        return HttpFront(app_id, self._blocks, api_token=options.api_token, pages=options.pages, task_hub=hub)
 
     async def start(self) -> None:
         """Begin to deliver messages, and be healthy."""

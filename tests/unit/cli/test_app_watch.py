@@ -10,7 +10,7 @@ import pytest
 
 from everturn.cli.app_watch import PATIENCE_S, watch_port, watch_worker
 from everturn.dapr.sdk.protocol import ActivityRequest
-from everturn.dapr.wire import Request
+from everturn.dapr.wire import AsgiTransport, Request
 from everturn.runtime.embedded import EmbeddedRuntime, RuntimeOptions, ServedApp
 from everturn.testing.clock import ManualClock
 from tests.unit.runtime.conftest import ScriptedApp, subscription
@@ -35,7 +35,7 @@ class Rig:
         return self.is_there
 
     async def health(self) -> int:
-        return (await self.runtime.front("mine").handle(Request("GET", "/v1.0/healthz"))).status
+        return (await AsgiTransport(self.served.http).send(Request("GET", "/v1.0/healthz"))).status
 
     def topics(self) -> list[str]:
         return [item.topic for item in self.runtime.broker.subscriptions_of("mine")]

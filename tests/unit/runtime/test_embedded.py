@@ -14,11 +14,11 @@ from dapr.ext.workflow import DaprWorkflowContext, WorkflowActivityContext, Work
 from dapr.ext.workflow.workflow_state import WorkflowStatus
 
 from everturn.dapr.client import DaprClient, Save
-from everturn.dapr.wire import Request
+from everturn.dapr.wire import AsgiTransport, Request
 from everturn.errors import StartError
 from everturn.runtime.embedded import EmbeddedRuntime, RuntimeOptions
 from everturn.testing.clock import ManualClock
-from tests.unit.runtime.conftest import PATIENCE_S, ScriptedApp, served, subscription
+from tests.unit.runtime.conftest import PATIENCE_S, ScriptedApp, subscription
 
 OpenRuntime = Callable[..., Awaitable[EmbeddedRuntime]]
 
@@ -171,13 +171,12 @@ async def test_expired_state_is_swept_while_it_runs(open_runtime: OpenRuntime, t
         assert reader.execute("SELECT key FROM state").fetchall() == [("chat||other",)]
 
 
-async def test_the_front_of_an_app_can_be_served_on_a_socket_with_its_token(open_runtime: OpenRuntime) -> None:
+async def test_the_sidecar_of_an_app_in_another_process_asks_for_its_token(open_runtime: OpenRuntime) -> None:
     runtime = await open_runtime(api_token="secret")
-    runtime.add_app("chat", ScriptedApp())
+    stranger = AsgiTransport(runtime.serve_app("chat", ScriptedApp()).http)
 
-    async with served(runtime.front("chat")) as stranger:
-        refused = await stranger.send(Request("GET", "/v1.0/metadata"))
-        allowed = await stranger.send(Request("GET", "/v1.0/metadata", {"dapr-api-token": "secret"}))
+    refused = await stranger.send(Request("GET", "/v1.0/metadata"))
+    allowed = await stranger.send(Request("GET", "/v1.0/metadata", {"dapr-api-token": "secret"}))
 
     assert (refused.status, json.loads(allowed.body)["id"]) == (401, "chat")
 
