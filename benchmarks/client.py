@@ -1,4 +1,4 @@
-"""A client that sends one message after the other over one connection, for where a number of turns is wanted."""
+"""A client that sends one message after the other over one connection, for a number of turns."""
 
 import asyncio
 import http.client

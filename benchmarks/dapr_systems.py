@@ -22,7 +22,7 @@ _APPS = {"chat": "benchmarks.dapr_apps:chat", "memory": "benchmarks.dapr_apps:me
 _PATIENCE_S = 60.0
 _PAUSE_S = 0.05
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-# A system is idle where it uses less than this share of a core; summaries of turns come up to half a minute later, and
+# A system is idle if it uses less than this share of a core; summaries of turns come up to half a minute later, and
 # are not waited for.
 _IDLE = 0.15
 _LOOK_EVERY_S = 0.2

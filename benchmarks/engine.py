@@ -27,7 +27,7 @@ _AT_ONCE = 4_000
 
 
 def worker(host: str | None = None, port: str | None = None) -> WorkflowRuntime:
-    """A workflow that fetches, generates and saves, as a turn does. Made anew: the SDK marks what it registers."""
+    """A workflow that fetches, generates and saves, as a turn does. Made each time: the SDK marks what it registers."""
 
     def three_steps(ctx: DaprWorkflowContext, given: str) -> Generator[Any, Any, Any]:
         context = yield ctx.call_activity("fetch", input=given)

@@ -74,7 +74,7 @@ class Report:
             "machine": machine(),
             "versions": versions(),
             "commit": _commit(),
-            # How long the same small computation took after each benchmark: where it differs, others used the machine.
+            # How long the same small computation took after each benchmark: if it differs, others used the machine.
             "spin_ms": [round(value, 2) for value in self.spin_ms],
             "figures": [asdict(figure) for figure in self.figures],
         }

@@ -13,7 +13,7 @@ _TIMEOUT_S = 2.0  # of each service; both together take less than the Dockerfile
 
 
 def status(port: int, path: str) -> int | None:
-    """What the service on `port` answers; None where nobody listens, 0 where what listens gives no answer."""
+    """What the service on `port` answers; None if nobody listens, 0 if what listens gives no answer."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_TIMEOUT_S)
     try:
         connection.request("GET", path)

@@ -1,7 +1,7 @@
 """Every route of both services, for every kind of caller: tests/system/test_matrix.py fails for one without a row here.
 
 `{running}` and `{ended}` are turns of ann. A row has the statuses that ann, another user (bob), an operator and the
-sidecar get. Whoever is not signed in gets 401, but for what is open.
+sidecar get. A caller who is not signed in gets 401, but for what is open.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ EVENT = {
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """A request, and what each caller gets; `is_open`: whoever is not signed in gets what all get."""
+    """A request, and what each caller gets; `is_open`: those who are not signed in get what all get."""
 
     route: str
     ann: int
@@ -235,7 +235,7 @@ async def check_who_may(site: Site, who: str, headers: Headers, ids: Mapping[str
 
 
 async def check_others(site: Site, callers: Callers, ids: Mapping[str, str]) -> None:
-    """Another user and whoever is not signed in get nothing of ann's, and change nothing of it."""
+    """Another user, and one who is not signed in, get nothing of ann's, and change nothing of it."""
     before = await everything_of_ann(site, callers, ids)
     for who, headers in {"bob": callers.bob, **callers.strangers}.items():
         seen, expected = {}, {}

@@ -176,7 +176,7 @@ async def open_runtime(stack: AsyncExitStack, settings: Settings, wiring: Wiring
 
 
 def runtime_options(settings: Settings, wiring: Wiring = PRODUCTION) -> RuntimeOptions:
-    """Those of a runtime in one process with its services: no socket, hence no token of callers.
+    """Those of a runtime in one process with its services: no socket, so no token of callers.
 
     The memory service knows it by APP_API_TOKEN, or by a token made here: others cannot pass for it.
     """

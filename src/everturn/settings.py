@@ -175,8 +175,8 @@ class Settings(BaseSettings):
     keep_turns_days: Days = Field(30, description="days that a turn's record, reply and key are kept")
     keep_words_s: Seconds = Field(
         3_600,
-        description="seconds that the words of a stream are kept behind the end of its turn, at least; then its "
-        "events tell the reply as a whole",
+        description="seconds that the words of a stream are kept after the end of its turn, at least; then its "
+        "events give the reply as a whole",
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         ("http://localhost:3000",), description="comma-separated origins that browsers may call from"

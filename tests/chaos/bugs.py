@@ -220,7 +220,7 @@ def with_saves_changed(request: Request, change: Callable[[dict[str, Any]], obje
 
 
 def key_read(request: Request) -> str:
-    """The key that a request reads; empty where it is none that reads one."""
+    """The key that a request reads; empty if it is none that reads one."""
     return unquote(request.target.removeprefix(f"{_STATE}/")) if request.method == "GET" else ""
 
 

@@ -202,7 +202,7 @@ def _same_turn(before: dict[str, Any], after: dict[str, Any]) -> bool:
 
 
 def _a_reply_is_asked_for_once(seen: _Seen) -> Iterator[str]:
-    """But where the machine died between the model's answer and its being on disk."""
+    """But if the machine died between the model's answer and its being on disk."""
     for name, calls in seen.calls.items():
         given = [call for call in calls if call.reply is not None and not call.cut_off]
         if len(given) > 1:
@@ -215,7 +215,7 @@ def _a_reply_is_asked_for_once(seen: _Seen) -> Iterator[str]:
 
 
 def _each_call_is_paid_once(seen: _Seen) -> Iterator[str]:
-    """But where the machine died between its answer and its being on disk; with one key, whatever crashed."""
+    """But if the machine died between its answer and its being on disk; with one key, whatever crashed."""
     calls: dict[str, list[PaidCall]] = {}
     for call in seen.journal.paid:
         calls.setdefault(call.what, []).append(call)

@@ -13,7 +13,7 @@ _SEEN = "seen:"
 class Exchange:
     """A request and its answer. `sent` and `answered` are places in the order of all that the client saw.
 
-    `answered` is None where no answer came: the machine died.
+    `answered` is None if no answer came: the machine died.
     """
 
     life: int
@@ -31,8 +31,8 @@ class Exchange:
 class ModelCall:
     """The model was asked for the reply to the message `name`; `history` is what the prompt says went before.
 
-    `answered`: the place of its answer, None where none was given. `reply` is None for an error. `cut_off`: the machine
-    died before the answer was on disk, as whoever pulled the plug can tell.
+    `answered`: the place of its answer, None if none was given. `reply` is None for an error. `cut_off`: the machine
+    died before the answer was on disk, as the one who pulled the plug knows.
     `merged`: the other messages that it was asked with.
     """
 

@@ -81,7 +81,7 @@ Work = Callable[["Life"], Awaitable[None]]
 
 
 class Life:
-    """`run` returns True where `work` was done, False where the machine died before."""
+    """`run` returns True if `work` was done, False if the machine died before."""
 
     def __init__(self, folder: Path, number: int, journal: Journal, around: Surroundings, random: Random) -> None:
         self.number = number

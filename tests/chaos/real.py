@@ -42,7 +42,7 @@ class WatchedJournal(Journal):
 
 
 class RealModel(ModelEndpoint):
-    """The client's model, over HTTP. It answers at once, so a call is answered where it is not cut off."""
+    """The client's model, over HTTP. It answers at once, so a call is answered if it is not cut off."""
 
     def __init__(self, journal: Journal) -> None:
         super().__init__()

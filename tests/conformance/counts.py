@@ -1,6 +1,6 @@
-"""How many tests have passed on each runtime: the run tells it, and fails where the runtimes are not equal.
+"""How many tests have passed on each runtime: the run tells it, and fails if the runtimes are not equal.
 
-In CI (the variable CI) it fails where anything was skipped too: a runtime that nobody tried is not one that conforms.
+In CI (the variable CI) it fails if anything was skipped too: a runtime that nobody tried is not one that conforms.
 """
 
 import os
@@ -36,7 +36,7 @@ class Counts:
                 self.passed[str(runtime)] += 1
 
     def problem(self, *, in_ci: bool) -> str | None:
-        """Why this is no proof that all runtimes do the same; None where it is, or was not meant to be one."""
+        """Why this is no proof that all runtimes do the same; None if it is, or was not meant to be one."""
         if self.skipped.total():
             return f"{self.skipped.total()} tests were skipped" if in_ci else None
         if self.elsewhere:
@@ -47,7 +47,7 @@ class Counts:
         return "not the same number passed on each runtime"
 
     def summary(self) -> str:
-        """What has passed and what was skipped, empty where nothing ran."""
+        """What has passed and what was skipped, empty if nothing ran."""
         told = []
         for runtime in RUNTIMES:
             passed, skipped = self.passed[runtime], self.skipped[runtime]

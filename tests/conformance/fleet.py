@@ -42,7 +42,7 @@ class Fleet(Protocol):
         ...
 
     def restart(self, role: str) -> None:
-        """Start the process that plays `role` again, where it was killed, and wait until it does its work."""
+        """Start the process that plays `role` again, if it was killed, and wait until it does its work."""
         ...
 
     async def stop(self) -> None:

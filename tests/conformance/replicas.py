@@ -44,7 +44,7 @@ class Replicated:
         self.fleet.kill(f"{replica}-sidecar")
 
     async def survive(self, replica: str) -> None:
-        """See to it that the replica can work. Where the killed one had the same sidecar, that one is started again."""
+        """See to it that the replica can work. If the killed one had the same sidecar, that one is started again."""
         await asyncio.to_thread(self.fleet.restart, f"{replica}-sidecar")
 
 

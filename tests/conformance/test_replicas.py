@@ -182,7 +182,7 @@ async def operate(pair: Pair, how: str, *, turn_id: str, until: str) -> None:
     assert response.status_code == 202, response.text
 
     async def is_so() -> bool:
-        # On Redis a read in the midst of a write is an error, without a status (docs/reference/differences.md).
+        # On Redis a read during a write is an error, without a status (docs/reference/differences.md).
         return bool((await http.get(f"{workflows}/{turn_id}")).json().get("runtimeStatus") == until)
 
     await pair["chat"].until(is_so)

@@ -1,4 +1,4 @@
-"""Streams of turns on two replicas: each goes on behind any event, at either of them, through a kill."""
+"""Streams of turns on two replicas: each continues after any event, at either of them, through a kill."""
 
 import asyncio
 import json

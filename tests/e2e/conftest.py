@@ -52,7 +52,7 @@ class Lines:
             self._changed.notify_all()
 
     async def first(self, wanted: Callable[[str], bool]) -> str:
-        """The first line that is `wanted`, now or when it comes. Fails where the process ended without one."""
+        """The first line that is `wanted`, now or when it comes. Fails if the process ended without one."""
 
         def found() -> bool:
             return self._ended or any(wanted(line) for line in self.all)

@@ -52,7 +52,7 @@ class Attack:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What is reported of an attack. `seen` is None where it was not tried."""
+    """What is reported of an attack. `seen` is None if it was not tried."""
 
     attack: Attack
     seen: Seen | None
@@ -87,7 +87,7 @@ def attack(
 
 
 def seen(answer: Answer, *statuses: int) -> Seen:
-    """Refused where the answer has one of `statuses`."""
+    """Refused if the answer has one of `statuses`."""
     return Seen(answer.status in statuses, str(answer))
 
 

@@ -19,7 +19,7 @@ _RESET_PEAK = "5"
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """`grown_mb` and `peak_mb` in MB (10^6 bytes), None where the process is not ours. `stall_s`: the longest wait for
+    """`grown_mb` and `peak_mb` in MB (10^6 bytes), None if the process is not ours. `stall_s`: the longest wait for
     a health request. `connections`: the most descriptors that the process held."""
 
     peak_mb: float | None

@@ -15,7 +15,7 @@ Headers = Sequence[tuple[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """An address to attack, and the process behind it where it is ours. `token`: what an honest caller shows."""
+    """An address to attack, and the process behind it if it is ours. `token`: what an honest caller shows."""
 
     host: str
     port: int
@@ -46,7 +46,7 @@ class Answer:
         return self.body.decode("utf-8", "replace")
 
     def json(self) -> Any:
-        """The parsed body, None where it is no JSON."""
+        """The parsed body, None if it is no JSON."""
         with contextlib.suppress(ValueError):
             return json.loads(self.body)
         return None
@@ -88,7 +88,7 @@ async def ask_json(
     headers: Headers = (),
     patience_s: float = PATIENCE_S,
 ) -> Answer:
-    """One request of an honest client: JSON, with the token where the place has one."""
+    """One request of an honest client: JSON, with the token if the place has one."""
     sent = None if value is None else json.dumps(value).encode()
     given = list(headers)
     if place.token is not None:

@@ -43,7 +43,7 @@ def are_built() -> bool:
 
 
 def build() -> Path:
-    """The folder of the binaries, built now where they are missing. Raises BuildError."""
+    """The folder of the binaries, built now if they are missing. Raises BuildError."""
     folder = binaries_folder()
     if are_built():
         return folder

@@ -68,7 +68,7 @@ class Ports:
 
 
 def usual_ports(chat: int, memory: int) -> Ports:
-    """Dapr's usual ports (docs/reference/settings.md), and Redis and PostgreSQL where no other is expected."""
+    """Dapr's usual ports (docs/reference/settings.md), and Redis and PostgreSQL if no other is expected."""
     return Ports(
         redis=6390,
         postgresql=6391,
@@ -98,7 +98,7 @@ def free_ports(chat_replicas: int = 1) -> Ports:
 
 
 def taken_port(ports: Ports) -> int | None:
-    """A port of `ports` that another program listens on; None where all are free."""
+    """A port of `ports` that another program listens on; None if all are free."""
     for port in _flat(astuple(ports)):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

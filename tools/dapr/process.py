@@ -1,4 +1,4 @@
-"""One process of a system: started in a group of its own, its output in a file, ended with whoever started it."""
+"""One process of a system: started in a group of its own, its output in a file, ended with its starter."""
 
 import os
 import signal
@@ -40,11 +40,11 @@ class Process:
 
     @property
     def exit_code(self) -> int | None:
-        """How it ended, minus the signal's number where one ended it; None while it runs."""
+        """How it ended, minus the signal's number if one ended it; None while it runs."""
         return self._popen.poll()
 
     def stop(self) -> None:
-        """End it gently; at once where that takes longer than the command allows."""
+        """End it gently; at once if that takes longer than the command allows."""
         self._signal(signal.SIGTERM)
         try:
             self._popen.wait(self.command.stop_s)

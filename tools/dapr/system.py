@@ -98,7 +98,7 @@ class DaprSystem:
         self.told(self.processes[name])
 
     def wait_for(self, name: str) -> None:
-        """Return once the process `name` does its work. Raises SystemFailedError where it ends or takes too long."""
+        """Return once the process `name` does its work. Raises SystemFailedError if it ends or takes too long."""
         process = self.processes[name]
         give_up_at = time.monotonic() + _PATIENCE_S
         while not self._is_ready(name):
@@ -109,7 +109,7 @@ class DaprSystem:
                 raise StoppedError
 
     def check(self) -> None:
-        """Raises SystemFailedError where a process has ended by itself."""
+        """Raises SystemFailedError if a process has ended by itself."""
         for name, process in self.processes.items():
             if process.has_ended:
                 raise SystemFailedError(f"{name} has ended; its log is {process.log}:\n{process.last_lines()}")

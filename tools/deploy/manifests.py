@@ -41,7 +41,7 @@ class Manifest:
 
 
 def at(body: Any, *path: str | int) -> Any:
-    """What lies at `path`, None where a part of it is missing."""
+    """What lies at `path`, None if a part of it is missing."""
     for step in path:
         if isinstance(step, int) and isinstance(body, list) and step < len(body):
             body = body[step]
@@ -53,7 +53,7 @@ def at(body: Any, *path: str | int) -> Any:
 
 
 def items(body: Any, *path: str | int) -> list[Any]:
-    """The list at `path`, empty where there is none."""
+    """The list at `path`, empty if there is none."""
     found = at(body, *path)
     return found if isinstance(found, list) else []
 

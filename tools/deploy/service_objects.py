@@ -182,7 +182,7 @@ def _policy_faults(service: _Service) -> Iterator[str]:
 
 
 def _monitoring_faults(service: _Service) -> Iterator[str]:
-    """Whoever measures gets to the metrics, of the service and of its sidecar, and to nothing else."""
+    """Monitoring reaches the metrics, of the service and of its sidecar, and nothing else."""
     settings = find(service.objects, "ConfigMap", "everturn-settings")
     port = int(at(settings.body, "data", "EVERTURN_METRICS_PORT") or 0) if settings else 0
     annotations = at(service.deployment.body, "spec", "template", "metadata", "annotations") or {}

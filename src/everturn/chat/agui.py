@@ -85,7 +85,7 @@ class _Agui:
 
 
 def _user_of(asked: RunAgentInput, caller: Caller) -> str:
-    """The caller; where nobody signs in, whom the client names in `forwardedProps`."""
+    """The caller; if nobody signs in, the user whom the client names in `forwardedProps`."""
     props = asked.forwarded_props
     named = props.get("user_id") if isinstance(props, dict) else None
     if named is None:

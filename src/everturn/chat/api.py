@@ -33,7 +33,7 @@ from everturn.web.problems import Problem, problem_responses
 from everturn.web.requests import PathId, Preferences, encoded_id, header_text, preferences_of
 
 EMPTY = "Message text cannot be empty"
-# The user of protocols that need not name one, where nobody signs in.
+# The user of protocols that need not name one, if nobody signs in.
 ANONYMOUS = "anonymous"
 # Of a conversation that a client sends along. More of them would hold the loop while they are read.
 MAX_MESSAGES = 2_000

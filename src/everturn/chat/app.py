@@ -183,7 +183,7 @@ class _Workflows(BaseModel):
 class _Metadata(BaseModel):
     """What is read of `/v1.0/metadata` (https://docs.dapr.io/reference/api/metadata_api/).
 
-    Only a runtime that has workers in other processes tells of its actor runtime; without any, `workflows` is absent.
+    Only a runtime that has workers in other processes names its actor runtime; without any, `workflows` is absent.
     """
 
     actor_runtime: dict[str, object] | None = Field(None, alias="actorRuntime")
@@ -201,7 +201,7 @@ async def unready(transport: Transport) -> str | None:
     except TransientError as error:
         return f"the sidecar is not ready: {error.message}"
     except ValidationError:
-        return "the sidecar is not ready: it does not tell its metadata"
+        return "the sidecar is not ready: it does not give its metadata"
     if metadata.actor_runtime is not None and metadata.workflows.connected == 0:
         return "the workflow worker has not connected to the sidecar"
     return None

@@ -1,6 +1,6 @@
 """The calls of models and tools that a run of a turn has made: facts of its journal, numbered from 1.
 
-Whoever tries the run again finds the answers there, and makes none of the calls a second time.
+The next attempt finds the answers there, and makes none of the calls a second time.
 """
 
 import asyncio

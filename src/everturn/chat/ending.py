@@ -1,7 +1,7 @@
 """The end of a turn, in an order that may break off anywhere and be done again: its event is published, or handed to a
 workflow that tries for longer; its outcome is written; it leaves the queue, and the next one starts.
 
-Whoever repeats it finds what is done: the event has a stable id, the outcome is a fact, a place is taken away once.
+A repetition finds what is done: the event has a stable id, the outcome is a fact, a place is taken away once.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """What keeps sessions going and the store small: turns that their workflow has left are ended, and workflows purged.
 
 A workflow leaves its turn without an end if an operator terminates or purges it, or if a bug fails it. Nothing else
-would end the turn, and it would hold its session for ever. Whoever looks ends it: the next message of the session, a
+would end the turn, and it would hold its session for ever. Every look ends it: the next message of the session, a
 client that waits, `GET /turns/{id}`, the purge. Several may do so at once: the first write counts.
 
 Workflows of ended turns are purged once their steps are kept as a fact; facts and claims end by their time to live.

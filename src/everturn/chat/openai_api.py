@@ -44,7 +44,7 @@ _TYPES = {
     404: ("not_found_error", None),
     429: ("rate_limit_error", "rate_limit_exceeded"),
 }
-# Where a person has to decide: these clients cannot wait for days.
+# If a person has to decide: these clients cannot wait for days.
 _ASKING, _DECIDE = "approval_required", "A person has to decide about a call first"
 # These may work if they are sent again; nothing was accepted.
 _REPEATABLE = frozenset({429, 503})

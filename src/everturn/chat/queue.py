@@ -263,7 +263,7 @@ class SessionQueue:
         if number is None:
             facts = await self._journal.find(head.turn_id)
             number = facts.run.number if facts else 0
-        # Whoever pauses it from now on finds its place in the store, not here.
+        # A pause from now on finds its place in the store, not here.
         self._seen.pop(session_id, None)
         await self._workflows.start_waiting(head.turn_id, number, session_id)
 

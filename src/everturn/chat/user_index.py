@@ -8,7 +8,7 @@ An entry is written before its turn is started, and before anybody hears of the 
 
 | crash after | is there | what becomes of it |
 |---|---|---|
-| a page | the page, and its entries in the index too | whoever seals next writes the same page again |
+| a page | the page, and its entries in the index too | the next sealing writes the same page again |
 | the index | an entry of a turn that was never accepted | lists pass it over, and it soon counts as open no more |
 | the index, of a rerun | an entry of a run that nobody asked for | it soon counts as open no more |
 | `accepted` alone | a turn that nobody heard of, and that does not run | a repeated request enters it here first |

@@ -1,8 +1,8 @@
 """The words of an answer while a model says them: facts of the journal in small batches, numbered from 0.
 
 An attempt that asks a model begins with a fact of its own: what earlier attempts write behind it does not count.
-Whoever gives the run its verdict closes the words first: what is written behind that does not count either. So all who
-read them, whenever and wherever, read the same words.
+The writer of the verdict closes the words first: what comes after that does not count either. So all who read them,
+whenever and wherever, read the same words.
 """
 
 import asyncio

@@ -88,7 +88,7 @@ class _HeldFlow(FlowControl):
 
 
 class _Closing:
-    """A transport that uvicorn may close in the midst of a request's body, without the answer getting lost."""
+    """A transport that uvicorn may close during a request's body, without the answer getting lost."""
 
     def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
         self._transport = transport

@@ -177,7 +177,7 @@ def _is_ours(host: str, port: int) -> bool:
 
 
 def _owner_of(port: int) -> str | None:
-    """The process that listens on `port`, of what this user may see; Linux alone tells (proc(5))."""
+    """The process that listens on `port`, of what this user may see; only Linux says (proc(5))."""
     sockets = {f"socket:[{inode}]" for inode in _listening(port)}
     for process in Path("/proc").glob("[0-9]*"):
         try:

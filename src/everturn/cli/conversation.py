@@ -1,7 +1,7 @@
 """A conversation with the chat service as its client sees it: each message is sent until it is taken, and its turn is
 listened to until it ends, over as many connections as that needs.
 
-A message has an Idempotency-Key and a stream goes on behind its last event, so asking again is always safe.
+A message has an Idempotency-Key and a stream continues after its last event, so asking again is always safe.
 """
 
 import contextlib

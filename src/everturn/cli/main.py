@@ -289,7 +289,7 @@ def list_(
     status: Annotated[str | None, typer.Option(help="Only those that are running, queued, failed, …")] = None,
     session: Annotated[str | None, typer.Option(metavar="ID", help="Only those of this conversation.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
-    cursor: Annotated[str | None, typer.Option(help="Go on behind an earlier list, which names it.")] = None,
+    cursor: Annotated[str | None, typer.Option(help="Continue after an earlier list, which names it.")] = None,
     url: Url = None,
 ) -> None:
     """The turns of a user, newest first: id, status, when it was accepted, session."""

@@ -126,10 +126,10 @@ def who_may_call(settings: Settings) -> str | None:
         return None
     if "auth" not in settings.model_fields_set:
         raise SettingError(
-            f"EVERTURN_HOST is {settings.host!r}, and whoever reaches it could be any user: set EVERTURN_AUTH to "
+            f"EVERTURN_HOST is {settings.host!r}, and anyone who reaches it could be any user: set EVERTURN_AUTH to "
             "header or jwt, or to none if only those reach it who may be"
         )
-    return f"EVERTURN_AUTH is none and EVERTURN_HOST is {settings.host}: whoever reaches it can be any user"
+    return f"EVERTURN_AUTH is none and EVERTURN_HOST is {settings.host}: anyone who reaches it can be any user"
 
 
 def _is_loopback(host: str) -> bool:

@@ -43,7 +43,7 @@ class Transport(Protocol):
     async def send(self, request: Request) -> Response:
         """Send `request`; any status is a response.
 
-        Raises TransientError (kind `unreachable` or `timeout`) where no whole response came back.
+        Raises TransientError (kind `unreachable` or `timeout`) if no whole response came back.
         """
         ...
 

@@ -41,7 +41,7 @@ def status_fault(status: int, headers: Mapping[str, str]) -> Fault:
 
 
 def is_explained(status: int) -> bool:
-    """Whether the endpoint's own words tell what is wrong with the request."""
+    """Whether the endpoint's own words say what is wrong with the request."""
     return status in (400, 422)
 
 

@@ -39,7 +39,7 @@ class Asked:
 
 
 class App:
-    """Listens on loopback from `start` to `stop`. It answers 200 without a body where no test says otherwise."""
+    """Listens on loopback from `start` to `stop`. It answers 200 without a body if no test says otherwise."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()

@@ -110,7 +110,7 @@ def until(look: Callable[[], bool]) -> None:
 
 
 def settled(read: Callable[[], T]) -> T:
-    """What is read of an instance. On Redis a read in the midst of a write fails (docs/reference/differences.md)."""
+    """What is read of an instance. On Redis a read during a write fails (docs/reference/differences.md)."""
     while True:
         try:
             return read()

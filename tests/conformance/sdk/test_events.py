@@ -194,7 +194,7 @@ def test_a_timer_of_before_does_not_wake_what_went_on_as_new(program: Program) -
     assert program.run(rounds, 0).serialized_output == "true"
 
 
-def test_the_history_of_what_went_on_as_new_begins_anew(program: Program) -> None:
+def test_the_history_of_what_went_on_as_new_begins_again(program: Program) -> None:
     @program.workflow
     def twice(ctx: Any, number: int) -> Any:
         yield ctx.create_timer(timedelta(milliseconds=10))

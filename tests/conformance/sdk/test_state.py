@@ -1,4 +1,4 @@
-"""State: over the SDK's client, and over HTTP where the SDK hides something."""
+"""State: over the SDK's client, and over HTTP if the SDK hides something."""
 
 import json
 from typing import Any

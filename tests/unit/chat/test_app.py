@@ -12,7 +12,7 @@ ACTORS = {"runtimeStatus": "RUNNING", "hostReady": True, "placement": "placement
 
 
 class Sidecar:
-    """Answers health with `health`, and metadata with `metadata`; nothing at all where it is `away`."""
+    """Answers health with `health`, and metadata with `metadata`; nothing at all if it is `away`."""
 
     def __init__(self, metadata: object = None, *, health: int = 204, away: bool = False) -> None:
         self._answers = {

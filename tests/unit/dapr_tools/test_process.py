@@ -1,4 +1,4 @@
-"""A process that a system starts: it ends when it is told to, and with whoever started it."""
+"""A process that a system starts: it ends when asked to, and with its starter."""
 
 import os
 import select
@@ -80,7 +80,7 @@ def test_what_a_process_writes_is_in_its_log(obedient: Process) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
-def test_a_process_ends_with_whoever_started_it(tmp_path: Path) -> None:
+def test_a_process_ends_with_its_starter(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}"}
     starter = subprocess.run(
         [sys.executable, "-c", STARTER, str(tmp_path)], env=environment, capture_output=True, text=True, check=False

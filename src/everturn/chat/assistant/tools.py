@@ -149,7 +149,7 @@ def current_time_tool(now: Callable[[], datetime]) -> "FunctionTool":
 def current_time(arguments: str, now: datetime) -> str:
     """`now` in ISO 8601 to the second, in the time zone that `arguments` (JSON) ask for.
 
-    Where they cannot be used, a sentence for the model that begins with `error:`.
+    If they cannot be used, a sentence for the model that begins with `error:`.
     """
     try:
         question = TimeQuestion.model_validate_json(arguments.strip() or "{}")

@@ -213,7 +213,7 @@ class Story:
         yield pause_position(self._pause), self._finished(RunFinishedInterruptOutcome(interrupts=interrupts))
 
     def _resumed(self) -> Iterator[_Placed]:
-        """The run goes on behind its pause, under another id."""
+        """The run continues after its pause, under another id."""
         if self._pause:
             pause, self._pause = self._pause, 0
             self._run_id = f"{self._run.accepted.run_id or self._run.turn_id}.{pause}"
@@ -294,7 +294,7 @@ def events_of(facts: TurnFacts, words: Sequence[Words] = (), calls: Sequence[Cal
 def behind(events: Iterable[LiveEvent], position: Position, run: TurnRun) -> Iterator[LiveEvent]:
     """Those of `events` behind `position`.
 
-    A message that was read in part goes on with the rest of its text. One whose words are not kept any more is ended.
+    A message that was read in part continues with the rest of its text. One whose words are not kept any more is ended.
     """
     is_first = True
     for event in events:

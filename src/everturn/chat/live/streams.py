@@ -1,5 +1,5 @@
 """Streams of the events of turns, over Server-Sent Events. The journal is the truth: a stream keeps nothing of its own,
-so that it goes on anywhere, behind any event, in any process."""
+so it continues anywhere, after any event, in any process."""
 
 import asyncio
 from collections import Counter
@@ -58,7 +58,7 @@ class Streams:
     ) -> "EventStream":
         """The stream of a turn, which has been looked at just now, behind `position`, as `encode` has each event.
 
-        `one_run`: it ends also where a person has to decide, which ends a run of AG-UI. `stop`: it ends if a person has
+        `one_run`: it ends also if a person has to decide, which ends a run of AG-UI. `stop`: it ends if a person has
         to decide now.
         """
         content = self._encoded(facts, position, encode, one_run, stop)

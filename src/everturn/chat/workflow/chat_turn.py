@@ -101,8 +101,8 @@ class TurnWorkflows:
     async def start_waiting(self, turn_id: str, number: int, session_id: str) -> None:
         """Start the workflow of a run whose turn it is now; one that waits for that hears of it.
 
-        One that has ended stays so: Dapr would replace it, and what an operator terminated would run again. Whoever
-        looks at the turn ends it (`AbandonedTurns`).
+        One that has ended stays so: Dapr would replace it, and what an operator terminated would run again. A
+        look at the turn ends it (`AbandonedTurns`).
         """
         workflow = await self._workflows.state(instance_id(turn_id, number))
         if workflow is not None and has_ended(workflow):

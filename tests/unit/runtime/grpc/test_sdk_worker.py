@@ -173,7 +173,7 @@ async def test_a_second_start_of_an_active_id_is_refused(hub: TaskHubRig) -> Non
         await client.schedule_new_workflow("waits", instance_id="same")
 
 
-async def test_a_worker_goes_on_with_a_runtime_that_was_started_anew(hub: TaskHubRig) -> None:
+async def test_a_worker_goes_on_with_a_runtime_that_was_started_again(hub: TaskHubRig) -> None:
     await hub.sdk_worker(workflows=[waits])
     instance_id = await hub.client().schedule_new_workflow("waits")
 

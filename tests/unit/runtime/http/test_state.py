@@ -79,7 +79,7 @@ async def test_a_stale_etag_is_refused(sidecar: Transport) -> None:
     assert (await get(sidecar, "k")).body == b"2"
 
 
-async def test_the_etag_of_a_key_that_was_deleted_and_made_anew_is_stale(sidecar: Transport) -> None:
+async def test_the_etag_of_a_key_that_was_deleted_and_made_again_is_stale(sidecar: Transport) -> None:
     await save(sidecar, {"key": "k", "value": 1})
     old = (await get(sidecar, "k")).headers["etag"]
     await sidecar.send(Request("DELETE", f"{STORE}/k"))

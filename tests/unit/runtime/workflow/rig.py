@@ -22,7 +22,7 @@ Registered = Callable[..., Any]
 class Rig:
     """An engine that can be stopped or dropped, and opened again on the same file.
 
-    Workflows and activities are registered by the names of their functions, anew at each start, as a process does.
+    Workflows and activities are registered by the names of their functions, again at each start, as a process does.
     """
 
     def __init__(self, folder: Path) -> None:

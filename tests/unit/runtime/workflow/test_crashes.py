@@ -69,7 +69,7 @@ async def start_once(rig: Rig) -> None:
 
 
 async def live(rig: Rig, story: Story, database: FaultyDatabase) -> bool:
-    """One life of the process, from its start to the end of the story or to its death; True where the story ended."""
+    """One life of the process, from its start to the end of the story or to its death; True if the story ended."""
     await rig.open(database=database)
     driving = asyncio.ensure_future(story.drive())
     starting = asyncio.ensure_future(start_once(rig))

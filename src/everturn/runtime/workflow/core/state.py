@@ -383,7 +383,7 @@ class NewEvents:
 def turn_size(arrived: Sequence[Arrived]) -> int:
     """How many of `arrived` one turn may take: all, but a suspension has a turn of its own.
 
-    The SDK's executor puts off all that follows a suspension in the history. Were it in the midst of a turn, that would
+    The SDK's executor puts off all that follows a suspension in the history. Were it within a turn, that would
     be the very events which say what the turn scheduled, and the next turn would schedule it again.
     """
     for place, item in enumerate(arrived):
