@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class TurnOptions:
     """How a client wants its turn.
 
     `streamed`: the words of the reply are kept as they come. `run_id`: what the client calls the run. `given`: the
@@ -43,7 +43,7 @@ class Wishes:
     given: tuple[PastEntry, ...] = ()
 
 
-PLAIN = Wishes()
+DEFAULT_OPTIONS = TurnOptions()
 
 
 class Claim(Fact, frozen=True, kw_only=True, omit_defaults=True):
@@ -155,10 +155,10 @@ class Acceptance:
     _overlap: Overlap = Overlap.QUEUE
 
     async def accept(
-        self, user_id: str, message: Message, idempotency_key: str | None, wishes: Wishes = PLAIN
+        self, user_id: str, message: Message, idempotency_key: str | None, options: TurnOptions = DEFAULT_OPTIONS
     ) -> TurnFacts:
         """Accept `message` of `user_id` durably; for a key that was used, the turn that it stands for."""
-        claim = _new_claim(user_id, message, wishes, self._overlap)
+        claim = _new_claim(user_id, message, options, self._overlap)
         if idempotency_key is None:
             self._limiter.refuse_more()
             return await self._enter(claim.as_run(), await self._seen_for(claim), is_new=True)
@@ -242,22 +242,22 @@ class Acceptance:
         return self._journal.is_over(claim.accepted_at, utc_now())
 
 
-def _new_claim(user_id: str, message: Message, wishes: Wishes, default: Overlap) -> Claim:
+def _new_claim(user_id: str, message: Message, options: TurnOptions, default: Overlap) -> Claim:
     session_id = message.metadata.session_id if message.metadata else None
     overlap = (message.metadata and message.metadata.overlap) or default
-    if overlap is Overlap.MERGE and wishes.given:
+    if overlap is Overlap.MERGE and options.given:
         overlap = Overlap.QUEUE  # another turn has another conversation before it
     return Claim(
         turn_id=new_id(),
         user_id=user_id,
         session_id=session_id or new_id(),
-        fingerprint=fingerprint(user_id, message, wishes.given),
+        fingerprint=fingerprint(user_id, message, options.given),
         text=message.text,
         tags=message.tags or [],
         accepted_at=to_wire(utc_now()),
-        streamed=wishes.streamed,
-        run_id=wishes.run_id,
-        given=list(wishes.given),
+        streamed=options.streamed,
+        run_id=options.run_id,
+        given=list(options.given),
         overlap="" if overlap is Overlap.QUEUE else overlap.value,
         trace=tracing.current(),
     )

@@ -21,7 +21,7 @@ from ag_ui.core import (
 from fastapi import APIRouter, Response
 from pydantic import Field, ValidationError
 
-from everturn.chat.accept import Wishes
+from everturn.chat.accept import TurnOptions
 from everturn.chat.api import ANONYMOUS, MAX_MESSAGES, ChatApi, checked_id, message_of, streamed
 from everturn.chat.facts import TurnFacts
 from everturn.chat.live.events import LiveEvent, Position, pause_position
@@ -63,7 +63,7 @@ class _Agui:
             facts, position = await self._decide(asked.resume, session_id, caller.user_id or user_id)
         else:
             message = message_of(user_id, _text_of(asked.messages), session_id)
-            facts = await self._api.stream(user_id, message, run_id, Wishes(streamed=True, run_id=run_id))
+            facts = await self._api.stream(user_id, message, run_id, TurnOptions(streamed=True, run_id=run_id))
             position = ()
         return self._api.streams.of(facts, position, lambda event: _of_run(event, asked), one_run=True)
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Header, Query, Response
 from pydantic import BaseModel
 
-from everturn.chat.accept import Acceptance, Wishes
+from everturn.chat.accept import Acceptance, TurnOptions
 from everturn.chat.facts import Failed, TurnFacts
 from everturn.chat.lists import Lists, TurnFilter
 from everturn.chat.live.streams import EventStream, Streams, asked_position
@@ -53,23 +53,23 @@ class ChatApi:
     streams: Streams
     limiter: InFlight
 
-    async def stream(self, user_id: str, message: Message, key: str | None, wishes: Wishes) -> TurnFacts:
+    async def stream(self, user_id: str, message: Message, key: str | None, options: TurnOptions) -> TurnFacts:
         """Accept a message whose stream is then asked for."""
         self._check(message, key)
         self.limiter.refuse_more()
         self.streams.refuse_more(user_id)
         with self.limiter.one_more():
-            return await self.acceptance.accept(user_id, message, key, wishes)
+            return await self.acceptance.accept(user_id, message, key, options)
 
     async def send(
-        self, user_id: str, message: Message, key: str | None, wishes: Wishes, wait_s: float | None
+        self, user_id: str, message: Message, key: str | None, options: TurnOptions, wait_s: float | None
     ) -> TurnFacts:
         """Accept a message; its turn once it has ended, or without an outcome after `wait_s` (None: the setting's)."""
         self._check(message, key)
         self.limiter.refuse_more()
         limit_s = self.settings.request_wait_s
         with self.limiter.one_more():
-            facts = await self.acceptance.accept(user_id, message, key, wishes)
+            facts = await self.acceptance.accept(user_id, message, key, options)
             if facts.outcome is None and wait_s != 0:
                 facts = await self.turns.wait(facts.run, limit_s if wait_s is None else min(limit_s, wait_s))
         return facts
@@ -103,7 +103,7 @@ def message_of(user_id: str, text: str, session_id: str | None) -> Message:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ListQuery:
     """A part of what a user has: at most `limit`, behind `cursor`."""
 
     user_id: str
@@ -111,14 +111,14 @@ class Part:
     cursor: int | None
 
 
-async def part_of(
+async def list_query(
     caller: CallerOf,
     user_id: Annotated[Id | None, Query(description="Whose; to be left out by who is signed in.")] = None,
     limit: Annotated[int, Query(ge=1, le=100, description="At most so many.")] = 20,
     cursor: Annotated[int | None, Query(ge=1, le=2**53, description="`next` of the list before.")] = None,
-) -> Part:
+) -> ListQuery:
     """Which part of a list is wanted, as a FastAPI dependency."""
-    return Part(caller.acts_for(user_id, "query.user_id"), limit, cursor)
+    return ListQuery(caller.acts_for(user_id, "query.user_id"), limit, cursor)
 
 
 Include = Annotated[
@@ -197,9 +197,9 @@ class _Routes:
         key = None if idempotency_key is None else header_text(idempotency_key)
         user_id = caller.acts_for(message.user_id)
         if EventStream.media_type in accept.lower():
-            return self._streams.of(await self._api.stream(user_id, message, key, Wishes(streamed=True)))
+            return self._streams.of(await self._api.stream(user_id, message, key, TurnOptions(streamed=True)))
         wait_s = 0.0 if preferences.respond_async else preferences.wait_s
-        facts = await self._api.send(user_id, message, key, Wishes(streamed=preferences.respond_async), wait_s)
+        facts = await self._api.send(user_id, message, key, TurnOptions(streamed=preferences.respond_async), wait_s)
         if facts.outcome is None:
             turn_id = facts.run.turn_id
             return _json(await self._turns.view(turn_id), 202, _location(turn_id))
@@ -232,17 +232,17 @@ class _Routes:
 
     async def list_turns(
         self,
-        part: Annotated[Part, Depends(part_of)],
+        query: Annotated[ListQuery, Depends(list_query)],
         status: TurnStatus | None = None,
         session_id: Id | None = None,
         include: Include = None,
     ) -> Response:
         wanted, with_content = TurnFilter(status, session_id), include is not None
-        found = await self._lists.turns(part.user_id, wanted, part.cursor, part.limit, with_content=with_content)
+        found = await self._lists.turns(query.user_id, wanted, query.cursor, query.limit, with_content=with_content)
         return _json(found)
 
-    async def list_sessions(self, part: Annotated[Part, Depends(part_of)]) -> Response:
-        return _json(await self._lists.sessions(part.user_id, part.cursor, part.limit))
+    async def list_sessions(self, query: Annotated[ListQuery, Depends(list_query)]) -> Response:
+        return _json(await self._lists.sessions(query.user_id, query.cursor, query.limit))
 
     async def decide(self, turn_id: PathId, call_id: PathId, decision: ApprovalDecision, caller: CallerOf) -> Response:
         await self._turns.check_owner(turn_id, caller.user_id)

@@ -29,9 +29,9 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Accepted(Fact, frozen=True, kw_only=True, omit_defaults=True):
-    """A message was accepted at `at`. `streamed`, `run_id`, `given`: see `accept.Wishes`. `trace`: a `traceparent`.
+    """A message was accepted at `at`. `streamed`, `run_id`, `given`: see `accept.TurnOptions`.
 
-    `overlap`: a word of `contracts.chat.Overlap`, empty for `queue`.
+    `trace`: a `traceparent`. `overlap`: a word of `contracts.chat.Overlap`, empty for `queue`.
     """
 
     user_id: str

@@ -24,7 +24,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 from pydantic_core import to_json
 
-from everturn.chat.accept import Wishes
+from everturn.chat.accept import TurnOptions
 from everturn.chat.api import ANONYMOUS, MAX_MESSAGES, ChatApi, checked_id, message_of, reply_of
 from everturn.chat.facts import PastEntry, TurnFacts, TurnRun
 from everturn.chat.live.events import LiveEvent
@@ -202,8 +202,8 @@ class _Routes:
         key = None if key is None else header_text(key)
         message = message_of(user_id, last.text(), session_id)
         if asked.stream:
-            return await self._api.stream(user_id, message, key, Wishes(streamed=True, given=given))
-        facts = await self._api.send(user_id, message, key, Wishes(given=given), None)
+            return await self._api.stream(user_id, message, key, TurnOptions(streamed=True, given=given))
+        facts = await self._api.send(user_id, message, key, TurnOptions(given=given), None)
         if facts.outcome is None:
             raise _goes_on(facts.run, is_asking=await self._api.turns.is_asking(facts.run))
         return facts

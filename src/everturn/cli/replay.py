@@ -43,7 +43,7 @@ def replay_turn(turn: str, *, ignored: Collection[str], as_json: bool, url: str 
     assistant = build_assistant(settings, OfflineChatModel(0))  # which is never asked
     found = asyncio.run(replay(recording, assistant, settings.history_tokens))
     is_same = all(departure.kind in ignored for departure in found.departures)
-    print(json.dumps({"same": is_same, **asdict(found)}, indent=2) if as_json else printable(_told(found)))
+    print(json.dumps({"same": is_same, **asdict(found)}, indent=2) if as_json else printable(_report(found)))
     return is_same
 
 
@@ -58,7 +58,7 @@ def _read(path: Path) -> Recording:
         raise TerminalError(f"{path} is no recording of this version: make it with `everturn turns export`") from error
 
 
-def _told(found: Replay) -> str:
+def _report(found: Replay) -> str:
     """The replay for a person to read."""
     lines = [f"turn {found.turn_id}: {found.answered} of {found.recorded} recorded calls answered"]
     for departure in found.departures:

@@ -56,10 +56,10 @@ def put_off(package: str) -> None:
     spec = None if package in sys.modules else find_spec(package)
     if spec is not None:
         sys.modules[package] = module = module_from_spec(spec)
-        module.__class__ = _PutOff
+        module.__class__ = _LazyModule
 
 
-class _PutOff(ModuleType):
+class _LazyModule(ModuleType):
     def __getattr__(self, name: str) -> Any:
         """Something of the package is used: it runs now."""
         assert self.__spec__ is not None
@@ -69,7 +69,7 @@ class _PutOff(ModuleType):
         try:
             self.__spec__.loader.exec_module(self)
         except BaseException:
-            self.__class__ = _PutOff
+            self.__class__ = _LazyModule
             raise
         return getattr(self, name)
 

@@ -29,7 +29,7 @@ from everturn import __version__, logs, tracing
 from everturn.dapr.pages import AllowedPages
 from everturn.errors import EverturnError, SettingError
 from everturn.settings import Settings, load_settings, warn_of_settings
-from everturn.web.callers import Doors, Identify, SignIn, anybody
+from everturn.web.callers import AccessRules, Identify, SignIn, anybody
 from everturn.web.files import DOCS_PATHS, add_docs_routes
 from everturn.web.middleware import (
     BODY_TIMEOUT_S,
@@ -191,8 +191,8 @@ def _middleware(service: Service) -> list[Middleware]:
     if service.settled is not None:
         stack.append(Middleware(Settled, settled=service.settled, open_paths=HEALTH_PATHS))
     open_paths = service.page_paths | (HEALTH_PATHS if service.is_closed else _PUBLIC_PATHS)
-    doors = Doors(open_paths, service.sidecar_paths, service.token, service.is_closed)
-    stack.append(Middleware(SignIn, identify=service.identify, doors=doors))
+    rules = AccessRules(open_paths, service.sidecar_paths, service.token, service.is_closed)
+    stack.append(Middleware(SignIn, identify=service.identify, rules=rules))
     if tracing.is_on():
         quiet = HEALTH_PATHS | service.sidecar_paths | {"/metrics"}
         stack.append(Middleware(Traced, service=service.app_id, quiet=quiet))

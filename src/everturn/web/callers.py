@@ -95,7 +95,7 @@ def identify_by(settings: Settings) -> Identify:
 
 
 @dataclass(frozen=True, slots=True)
-class Doors:
+class AccessRules:
     """`open_paths` need no caller, `sidecar_paths` need `app_token`, as everything does if the service `is_closed`.
 
     Dapr's sidecar sends it in `dapr-api-token` (https://docs.dapr.io/operations/security/app-api-token/).
@@ -110,13 +110,13 @@ class Doors:
 class SignIn:
     """Middleware: every request gets its caller, or 401."""
 
-    def __init__(self, app: ASGIApp, identify: Identify, doors: Doors) -> None:
+    def __init__(self, app: ASGIApp, identify: Identify, rules: AccessRules) -> None:
         self._app = app
         self._identify = identify
-        self._doors = doors
+        self._rules = rules
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in self._doors.open_paths:
+        if scope["type"] == "http" and scope["path"] not in self._rules.open_paths:
             try:
                 scope[_CALLER] = await self._caller(scope["path"], Headers(scope=scope))
             except (Problem, TransientError) as error:
@@ -125,14 +125,14 @@ class SignIn:
         await self._app(scope, receive, send)
 
     async def _caller(self, path: str, headers: Headers) -> Caller:
-        doors = self._doors
-        if doors.app_token is not None:
-            if is_secret(headers.get(APP_TOKEN_HEADER), doors.app_token):
+        rules = self._rules
+        if rules.app_token is not None:
+            if is_secret(headers.get(APP_TOKEN_HEADER), rules.app_token):
                 return OPERATOR
-            if path in doors.sidecar_paths:
+            if path in rules.sidecar_paths:
                 raise _unknown_sidecar()
         caller = await self._identify(headers)
-        if doors.is_closed and caller == ANYBODY:
+        if rules.is_closed and caller == ANYBODY:
             raise _unknown_sidecar()
         return caller
 

@@ -98,8 +98,8 @@ class _Said:
     text: str = ""
 
 
-class Story:
-    """Tells a run: folds its facts, as they come, into its events."""
+class EventFold:
+    """Folds the facts of a run, as they come, into its events."""
 
     def __init__(self, run: TurnRun) -> None:
         self._run = run
@@ -113,18 +113,18 @@ class Story:
         self._said: _Said | None = None
         self._messages: list[Message] = [user_message(run)]
         # How many words and calls have been folded.
-        self._told_words = self._told_calls = 0
+        self._folded_words = self._folded_calls = 0
 
     @property
     def next_words(self) -> int:
         """The number of the words that are wanted next; the first call that is, below."""
-        return self._told_words + len(self._words)
+        return self._folded_words + len(self._words)
 
     @property
     def next_call(self) -> int:
-        return self._told_calls + len(self._calls) + 1
+        return self._folded_calls + len(self._calls) + 1
 
-    def fold(
+    def add(
         self,
         words: Iterable[Words] = (),
         calls: Iterable[Call] = (),
@@ -145,12 +145,12 @@ class Story:
     def _events(self, verdict: Verdict | None, outcome: Outcome | None) -> Iterator[_Placed]:
         if not self._last:
             yield (_STARTED,), self._started(_milliseconds(self._run.accepted.at))
-        while self._words and (verdict is None or self._told_words < verdict.words):
+        while self._words and (verdict is None or self._folded_words < verdict.words):
             if verdict is None and self._words[0].closed:
                 return  # whether what is behind it counts, the verdict will say
-            self._told_words += 1
+            self._folded_words += 1
             yield from self._heard(self._words.popleft())
-        yield from self._called(self._told_calls + len(self._calls))
+        yield from self._called(self._folded_calls + len(self._calls))
         if verdict is not None:
             if self._last < (_SAVE,):
                 yield from self._ended(verdict)
@@ -193,22 +193,22 @@ class Story:
 
     def _called(self, count: int) -> Iterator[_Placed]:
         """The calls up to that number. A model that has asked for one has said what it says with it."""
-        while self._calls and self._told_calls < count:
+        while self._calls and self._folded_calls < count:
             call = self._calls.popleft()
             parent = self._message_id(self._said) if self._said else None
             yield from self._generating()
             yield from self._resumed()
             yield from self._end_message()
-            self._told_calls += 1
+            self._folded_calls += 1
             if call.kind == "approval":
                 yield from self._paused(pauses_of([call])[0])
             for place, body in enumerate(_events_of_call(call, parent)):
-                yield (_MESSAGES, self._told_calls, 0, place), body
+                yield (_MESSAGES, self._folded_calls, 0, place), body
 
     def _paused(self, pause: Pause) -> Iterator[_Placed]:
         """A person has to decide: the run of AG-UI is over, and the next one goes on."""
         interrupts = [_interrupt(self._run, one, pause) for one in pause.asked]
-        self._pause = self._told_calls
+        self._pause = self._folded_calls
         yield (_MESSAGES, self._pause, 0, 0), StepFinishedEvent(step_name=GENERATE_RESPONSE)
         yield pause_position(self._pause), self._finished(RunFinishedInterruptOutcome(interrupts=interrupts))
 
@@ -288,7 +288,7 @@ def _place(said: _Said, what: int) -> Position:
 
 def events_of(facts: TurnFacts, words: Sequence[Words] = (), calls: Sequence[Call] = ()) -> list[LiveEvent]:
     """All events of the latest run of a turn, as far as its facts go."""
-    return list(Story(facts.run).fold(words, calls, facts.verdict, facts.outcome))
+    return list(EventFold(facts.run).add(words, calls, facts.verdict, facts.outcome))
 
 
 def behind(events: Iterable[LiveEvent], position: Position, run: TurnRun) -> Iterator[LiveEvent]:

@@ -14,7 +14,7 @@ from typing import Any
 from everturn.chat.calls import calls_of
 from everturn.chat.facts import TurnFacts, TurnRun
 from everturn.chat.journal import Journal
-from everturn.chat.live.events import LiveEvent, Story
+from everturn.chat.live.events import EventFold, LiveEvent
 from everturn.chat.turns import Turns
 from everturn.chat.words import Hints, Words, words_from
 from everturn.errors import TransientError
@@ -61,7 +61,7 @@ class Feed:
         self._turns = turns
         self._hints = hints
         self._run = run
-        self._story = Story(run)
+        self._fold = EventFold(run)
         self._hint = asyncio.Event()
         self._following = asyncio.ensure_future(self._follow())
 
@@ -69,7 +69,7 @@ class Feed:
         """Nobody listens any more."""
         self._following.cancel()
 
-    def _tell(self, events: Iterator[LiveEvent]) -> None:
+    def _publish(self, events: Iterator[LiveEvent]) -> None:
         before = len(self.events)
         self.events.extend(events)
         if len(self.events) > before:
@@ -77,8 +77,8 @@ class Feed:
             self.news = asyncio.Event()
 
     def _hear(self, number: int, words: Words | None) -> None:
-        if words is not None and number == self._story.next_words and words.calls < self._story.next_call:
-            self._tell(self._story.fold([words]))
+        if words is not None and number == self._fold.next_words and words.calls < self._fold.next_call:
+            self._publish(self._fold.add([words]))
         else:
             self._hint.set()
 
@@ -116,20 +116,23 @@ class Feed:
         return self._hint.is_set()
 
     async def _look(self) -> bool:
-        """Tell what is new in the journal; whether that was the end. In the order in which it is read, it is complete:
-        words and calls are written before the verdict, calls before the words behind them."""
+        """Publish what is new in the journal; whether that was the end.
+
+        It is complete in the order in which it is read: words and calls are written before the verdict, calls before
+        the words that follow them.
+        """
         self._hint.clear()
-        run, story = self._run, self._story
+        run, fold = self._run, self._fold
         try:
             verdict = await self._journal.verdict(run)
             outcome = await self._journal.outcome(run) if verdict else None
-            first_words, first_call = story.next_words, story.next_call
+            first_words, first_call = fold.next_words, fold.next_call
             words = await words_from(self._journal, run, first_words) if run.accepted.streamed else []
             calls = await calls_of(self._journal, run, first_call)
         except TransientError as error:
             log.warning("turn_out_of_sight", extra={"turn_id": run.turn_id, "reason": error.message})
             return False
         # Some may have come as hints meanwhile.
-        new_words, new_calls = words[story.next_words - first_words :], calls[story.next_call - first_call :]
-        self._tell(story.fold(new_words, new_calls, verdict, outcome))
+        new_words, new_calls = words[fold.next_words - first_words :], calls[fold.next_call - first_call :]
+        self._publish(fold.add(new_words, new_calls, verdict, outcome))
         return outcome is not None

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from everturn.chat.calls import Call
 from everturn.chat.facts import Accepted, Cancelled, Failed, Outcome, Reply, TurnFacts, TurnRun, Verdict
-from everturn.chat.live.events import LiveEvent, Story, behind, events_of, position_of
+from everturn.chat.live.events import EventFold, LiveEvent, behind, events_of, position_of
 from everturn.chat.words import Words
 from everturn.contracts.chat import TurnStatus
 
@@ -130,13 +130,13 @@ def piece(text: str, offset: int = 0, attempt: int = 0, calls: int = 0) -> Words
 def streamed(words: list[Words], verdict: Verdict | None, calls: Sequence[Call] = ()) -> list[LiveEvent]:
     """The events of a run whose facts came one by one; all who come later read the same."""
     outcome = ENDED if verdict else None
-    story = Story(STREAMED)
+    fold = EventFold(STREAMED)
     events: list[LiveEvent] = []
     for each in words:
-        first = [call for call in calls[story.next_call - 1 :] if story.next_call <= each.calls]
-        events += story.fold([each], first)
-    events += story.fold(calls=calls[story.next_call - 1 :])
-    events += story.fold(verdict=verdict, outcome=outcome)
+        first = [call for call in calls[fold.next_call - 1 :] if fold.next_call <= each.calls]
+        events += fold.add([each], first)
+    events += fold.add(calls=calls[fold.next_call - 1 :])
+    events += fold.add(verdict=verdict, outcome=outcome)
     assert events == events_of(TurnFacts(STREAMED, verdict, outcome), words, calls)
     assert all(before.position < behind_it.position for before, behind_it in pairwise(events))
     return events
