@@ -299,7 +299,8 @@ class SessionQueue:
 
     def _see(self, session_id: str, session: Session) -> None:
         self._seen.pop(session_id, None)
-        if len(session.queue) + len(session.recent) <= _LONGEST_CACHED:
+        # Without a head nobody asks for it (`last_seen`): most sessions are at rest.
+        if session.queue and len(session.queue) + len(session.recent) <= _LONGEST_CACHED:
             self._seen[session_id] = session
             if len(self._seen) > _CACHED_SESSIONS:
                 self._seen.popitem(last=False)
