@@ -70,6 +70,35 @@ async def test_a_proxy_that_signs_in_asks_for_nothing(machine: Machine, visit: V
     await expect(stranger.page.get_by_role("dialog")).to_have_count(0)
 
 
+async def test_an_operator_signs_in_beside_the_proxy(machine: Machine, visit: Visit) -> None:
+    await machine.up(
+        EVERTURN_AUTH="header", EVERTURN_PROXY_TOKEN="proxy-secret", EVERTURN_OPERATOR_TOKEN="of-the-operator"
+    )
+    ann, operator = await visit(), await visit()
+    signed_in = {"x-forwarded-user": "ann", "x-everturn-proxy-token": "proxy-secret"}
+    await ann.page.context.set_extra_http_headers(signed_in)
+    await ann.page.goto(ann.url)
+    await ann.say("Hello")
+    await ann.until("completed")
+
+    page = operator.page
+    await page.goto(operator.url)
+    await page.get_by_role("button", name="Sign in as an operator").click()
+    await page.get_by_label("Operator's token").fill("a guess")
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#sign-in-why")).to_have_text("That is not the operator's token.")
+    await page.get_by_label("Operator's token").fill("of-the-operator")
+    await page.keyboard.press("Enter")
+    await page.get_by_label("User").fill("ann")
+    await page.get_by_role("button", name="Continue").click()
+    await page.locator("#turn-list button").click()
+
+    await expect(page.locator("#who strong")).to_have_text("ann")
+    await expect(page.locator("#connection")).to_be_empty()
+    assert await operator.messages() == ["Hello"]
+    assert await axe_faults(page) == []
+
+
 async def test_an_operator_looks_at_a_user_and_decides(machine: Machine, visit: Visit, endpoint: ModelEndpoint) -> None:
     provider = IdentityProvider()
     (machine.folder / "keys.json").write_bytes(provider.jwks())

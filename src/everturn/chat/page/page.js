@@ -1,6 +1,6 @@
 // The page: which user, which conversation, which turn, and what is done when somebody clicks.
 
-import { Refused, auth, get, hasToken, keepToken, newId, patiently, post } from "./service.js";
+import { Refused, auth, dropToken, get, hasToken, keepToken, newId, patiently, post } from "./service.js";
 import { OUTBOX, Turn, deliver, follow, newTurn, outbox } from "./turn.js";
 import { h, memory, replace, sessionItem, statusOptions, tick, timeline, turnItem, turnRow } from "./view.js";
 
@@ -12,6 +12,7 @@ const $ = (id) => document.getElementById(id);
 const state = {
   user: null, // named by hand if nobody signs in, or whom an operator looks at; else the service knows
   isOperator: false,
+  isStranger: false, // the proxy in front has signed nobody in
   session: null,
   turns: [],
   items: new Map(),
@@ -30,20 +31,23 @@ function asUser(more = {}) {
 const QUESTIONS = {
   name: ["Welcome to Everturn", "Conversations and what is remembered belong to a name. Which is yours?", "Your name"],
   token: ["Sign in", "Paste a token of your identity provider. It stays in this tab.", "Token"],
+  operator: ["Operator", "Users come through the proxy. An operator signs in here; the token stays in this tab.", "Operator's token"],
   user: ["Operator", "You see and steer what belongs to any user. Whose turns do you want to look at?", "User"],
 };
 
+const TOKENS = ["token", "operator"];
+
 /** Ask for a name, a token or the user to look at, until there is one. */
-function signIn(why = "", asked = auth === "jwt" ? "token" : "name") {
+function signIn(why = "", asked = { jwt: "token", header: "operator" }[auth] ?? "name") {
   const dialog = $("sign-in");
   if (dialog.open) return;
   const [title, reason, label] = QUESTIONS[asked];
   $("sign-in-title").textContent = title;
   $("sign-in-why").textContent = why || reason;
   $("sign-in-label").textContent = label;
-  $("sign-in-field").type = asked === "token" ? "password" : "text";
+  $("sign-in-field").type = TOKENS.includes(asked) ? "password" : "text";
   $("sign-in-field").removeAttribute("maxlength");
-  if (asked !== "token") $("sign-in-field").maxLength = 256;
+  if (!TOKENS.includes(asked)) $("sign-in-field").maxLength = 256;
   $("sign-in-field").value = "";
   dialog.dataset.asked = asked;
   dialog.showModal();
@@ -53,7 +57,7 @@ $("sign-in").addEventListener("cancel", (event) => event.preventDefault());
 $("sign-in").addEventListener("close", () => {
   const [given, { asked }] = [$("sign-in-field").value.trim(), $("sign-in").dataset];
   if (!given) return signIn("", asked);
-  if (asked === "token") keepToken(given);
+  if (TOKENS.includes(asked)) keepToken(given);
   else storeOf(asked).setItem(USER, given);
   document.dispatchEvent(new Event("signed-in"));
   begin();
@@ -65,8 +69,13 @@ function storeOf(asked) {
 }
 
 document.addEventListener("signed-out", ({ detail }) => {
-  if (auth === "jwt") signIn(detail);
-  else say(detail ?? "Nobody is signed in.");
+  if (auth === "jwt") return signIn(detail);
+  state.isStranger = true;
+  say(detail ?? "Nobody is signed in.");
+  showWho();
+  if (!hasToken()) return;
+  dropToken();
+  signIn("That is not the operator's token.");
 });
 
 // ---- the connection ------------------------------------------------------------------------------------------------
@@ -323,6 +332,9 @@ async function showMemory() {
 }
 
 function showWho() {
+  if (state.isStranger) {
+    return replace($("who"), [h("button", { id: "operator", class: "quiet small", type: "button", onclick: () => signIn() }, "Sign in as an operator")]);
+  }
   const name = state.user ?? remembered?.user_id ?? "";
   const change = () => (state.isOperator ? signIn("", "user") : signIn());
   replace($("who"), [
@@ -408,7 +420,8 @@ $("suggestions").append(...SUGGESTIONS.map((text) => h("li", {}, h("button", { t
 /** Find out who is there, or ask; whether that is known. */
 async function identify() {
   if (auth === "jwt" && !hasToken()) return signIn();
-  if (auth === "jwt") {
+  state.isStranger = false;
+  if (hasToken()) {
     const { status } = await get("/sessions").catch((error) => error);
     if (status === 401) return false; // the dialog is open
     state.isOperator = status === 422; // of which user, an operator has to say

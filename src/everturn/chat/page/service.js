@@ -28,9 +28,13 @@ export function keepToken(token) {
   sessionStorage.setItem(TOKEN, token);
 }
 
+export function dropToken() {
+  sessionStorage.removeItem(TOKEN);
+}
+
 /** The answer to a request. Throws Refused, or TypeError if the service cannot be reached. */
 export async function call(method, path, { body, headers = {}, signal } = {}) {
-  const token = auth === "jwt" && sessionStorage.getItem(TOKEN);
+  const token = auth !== "none" && sessionStorage.getItem(TOKEN);
   const response = await fetch(path, {
     method,
     signal,
