@@ -11,7 +11,7 @@ from agents.items import TResponseInputItem, TResponseOutputItem
 from openai.types.responses import ResponseFunctionToolCall
 
 from everturn.models.offline.model import OfflineModel, message_of
-from everturn.models.spoken import Hear
+from everturn.models.streaming import OnText
 
 REPLY = "I have noted that you like tea, that you live in Karachi, and that the meeting is on Tuesday at ten. " * 2
 
@@ -50,15 +50,15 @@ class ToolModel(ScriptedModel):
 
 
 class SpeakingModel(ScriptedModel):
-    """Says its reply word by word, one every `word_s` seconds, if it is heard."""
+    """Says its reply word by word, one every `word_s` seconds, if it is asked to stream."""
 
     def __init__(self, word_s: float) -> None:
         self._word_s = word_s
 
-    async def speak(self, hear: Hear, *_: Any, **__: Any) -> ModelResponse:
+    async def stream_text(self, on_text: OnText, *_: Any, **__: Any) -> ModelResponse:
         for word in SPOKEN:
             await asyncio.sleep(self._word_s)
-            hear(word)
+            on_text(word)
         return ModelResponse(output=[message_of("".join(SPOKEN))], usage=Usage(requests=1), response_id=None)
 
 

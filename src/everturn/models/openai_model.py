@@ -26,7 +26,7 @@ from everturn.models.faults import (
     too_large,
 )
 from everturn.models.refusals import MAX_ERROR_BYTES, words_of
-from everturn.models.spoken import HEARING, Hear, put_together
+from everturn.models.streaming import ON_TEXT, OnText, assemble
 from everturn.settings import USUAL_KEY_SECRET, Settings
 
 # A reply of 1 MiB can take three times as much as JSON with `\u` escapes (two bytes of UTF-8 become six); the rest is
@@ -122,15 +122,15 @@ class EndpointModel(OpenAIChatCompletionsModel):
         )
         super().__init__(endpoint.model_name, self._long_lived_client)
 
-    async def speak(self, hear: Hear, *asked: Any, **more: Any) -> ModelResponse:
-        """As `get_response`; `hear` gets the text as it comes, if the endpoint streams."""
+    async def stream_text(self, on_text: OnText, *asked: Any, **more: Any) -> ModelResponse:
+        """As `get_response`; `on_text` gets the text as it comes, if the endpoint streams."""
         instructions, items, given, *others = asked
         body = {**(given.extra_body or {}), "stream": True, "stream_options": {"include_usage": True}}
-        token = HEARING.set(hear)
+        token = ON_TEXT.set(on_text)
         try:
             return await self.get_response(instructions, items, replace(given, extra_body=body), *others, **more)
         finally:
-            HEARING.reset(token)
+            ON_TEXT.reset(token)
 
     async def close(self) -> None:
         """Close the client's connections."""
@@ -171,7 +171,7 @@ class _CheckedTransport(httpx2.AsyncBaseTransport):
                 raise refused_request(response.status_code, words)
             if not 200 <= response.status_code < 300:
                 raise status_fault(response.status_code, response.headers)
-            body = await _read(response, HEARING.get())
+            body = await _read(response, ON_TEXT.get())
         finally:
             await response.aclose()
         return httpx2.Response(
@@ -193,12 +193,12 @@ async def _beginning(response: httpx2.Response) -> bytes:
     return bytes(body)
 
 
-async def _read(response: httpx2.Response, hear: Hear | None) -> bytes:
+async def _read(response: httpx2.Response, on_text: OnText | None) -> bytes:
     """The completion. An endpoint that was asked to stream may answer as a whole all the same."""
     if response.headers.get("content-encoding", "identity") != "identity":
         raise bad_reply("it is compressed although that was not asked for")
-    if hear is not None and response.headers.get("content-type", "").startswith("text/event-stream"):
-        return await put_together(response.aiter_raw(), hear)
+    if on_text is not None and response.headers.get("content-type", "").startswith("text/event-stream"):
+        return await assemble(response.aiter_raw(), on_text)
     body = bytearray()
     async for chunk in response.aiter_raw():
         body += chunk

@@ -42,7 +42,7 @@ from everturn.chat.words import Speech
 from everturn.contracts.events import CHAT_APP_ID
 from everturn.contracts.fields import to_wire, utc_now
 from everturn.errors import TerminalError, TransientError
-from everturn.models.spoken import spoken
+from everturn.models.streaming import streamed
 
 if TYPE_CHECKING:
     from agents.mcp import MCPServer  # imports all of mcp
@@ -204,7 +204,7 @@ class PaidRun:
     ) -> ModelResponse:
         try:
             async with self.log.within(self._timeout_s):
-                call = spoken(model, speech.hear, asked, more) if speech else model.get_response(*asked, **more)
+                call = streamed(model, speech.hear, asked, more) if speech else model.get_response(*asked, **more)
                 response = await call
         except TimeoutError:
             sentence = f"the model gave no answer within {self._timeout_s:g} s"

@@ -19,7 +19,7 @@ from openai.types.responses import ResponseFunctionToolCall, ResponseOutputMessa
 from everturn.models.offline import language
 from everturn.models.offline.language import KINDS, REPLIES, Fact, clauses, courtesies, merge, same_subject, stated
 from everturn.models.prompts import unfence
-from everturn.models.spoken import Hear
+from everturn.models.streaming import OnText
 
 _Items = Sequence[TResponseInputItem]
 T = TypeVar("T")
@@ -60,8 +60,8 @@ class OfflineModel(Model):
         return ModelResponse(output=output, usage=Usage(requests=1), response_id=None)
 
     def stream_response(self, *_: object, **__: object) -> AsyncIterator[TResponseStreamEvent]:
-        """Not offered: `speak` is."""
-        raise NotImplementedError("the offline demo has no events of the SDK: ask it to speak")
+        """Not offered: `stream_text` is."""
+        raise NotImplementedError("the offline demo has no events of the SDK: use stream_text")
 
 
 class OfflineSummaryModel(OfflineModel):
@@ -79,17 +79,17 @@ class OfflineChatModel(OfflineModel):
         """`word_s`: seconds that it takes for a word."""
         self._word_s = word_s
 
-    async def speak(self, hear: Hear, *asked: Any, **more: Any) -> ModelResponse:
-        """As `get_response`; `hear` gets word after word."""
+    async def stream_text(self, on_text: OnText, *asked: Any, **more: Any) -> ModelResponse:
+        """As `get_response`; `on_text` gets word after word."""
         response = await super().get_response(*asked, **more)
         for word in _WORDS.findall("".join(map(_text_of, response.output))):
             if self._word_s:
                 await asyncio.sleep(self._word_s)
-            hear(word)
+            on_text(word)
         return response
 
     async def get_response(self, *asked: Any, **more: Any) -> ModelResponse:
-        return await self.speak(lambda _: None, *asked, **more)
+        return await self.stream_text(lambda _: None, *asked, **more)
 
     async def respond(self, instructions: str, items: _Items, tools: Sequence[Tool]) -> list[TResponseOutputItem]:
         chars = len(instructions) + sum(len(text) for role in ("user", "assistant") for text in _texts(items, role))

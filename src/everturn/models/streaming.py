@@ -1,4 +1,4 @@
-"""Answers that are heard while the model gives them: of any model of the Agents SDK, and of an endpoint that streams.
+"""Answers as a model streams them: those of any model of the Agents SDK, and of an endpoint that streams.
 
 What an endpoint streams is put together to the completion that it would have been as a whole, and checked as that.
 https://platform.openai.com/docs/api-reference/chat-streaming
@@ -15,10 +15,10 @@ from everturn.errors import TransientError
 from everturn.models.faults import MAX_REPLY_BYTES, bad_reply, too_large
 
 # Gets the text of an answer, piece by piece.
-Hear = Callable[[str], None]
+OnText = Callable[[str], None]
 
-HEARING: ContextVar[Hear | None] = ContextVar("hearing", default=None)
-"""Who hears the answers of the endpoint in this task; None asks for whole answers."""
+ON_TEXT: ContextVar[OnText | None] = ContextVar("on_text", default=None)
+"""What gets the text of the endpoint's answers in this task; None asks for whole answers."""
 
 # What is around each piece makes a stream many times as long as its text.
 _MOST_STREAM_BYTES = 128 * MAX_REPLY_BYTES
@@ -29,23 +29,23 @@ _APART = frozenset({"content", "tool_calls"})
 
 
 @runtime_checkable
-class Speaker(Protocol):
-    """A model that can be heard without the events of the SDK's `stream_response`."""
+class StreamingModel(Protocol):
+    """A model that streams its text without the events of the SDK's `stream_response`."""
 
-    async def speak(self, hear: Hear, *asked: Any, **more: Any) -> ModelResponse:
-        """As `get_response`; `hear` gets the text as it comes."""
+    async def stream_text(self, on_text: OnText, *asked: Any, **more: Any) -> ModelResponse:
+        """As `get_response`; `on_text` gets the text as it comes."""
         ...
 
 
-async def spoken(model: Model, hear: Hear, asked: Sequence[Any], more: Mapping[str, Any]) -> ModelResponse:
+async def streamed(model: Model, on_text: OnText, asked: Sequence[Any], more: Mapping[str, Any]) -> ModelResponse:
     """The answer of `model` to what `get_response` would be asked. A model that cannot stream gives it as a whole."""
-    if isinstance(model, Speaker):
-        return await model.speak(hear, *asked, **more)
+    if isinstance(model, StreamingModel):
+        return await model.stream_text(on_text, *asked, **more)
     response: Any = None
     try:
         async for event in model.stream_response(*asked, **more):
             if event.type == "response.output_text.delta":
-                hear(event.delta)
+                on_text(event.delta)
             elif event.type == "response.completed":
                 response = event.response
     except NotImplementedError:
@@ -68,12 +68,12 @@ def _usage(usage: Any) -> Usage:
     )
 
 
-async def put_together(stream: AsyncIterator[bytes], hear: Hear) -> bytes:
-    """The completion that an endpoint streams, unchecked; `hear` gets its text.
+async def assemble(stream: AsyncIterator[bytes], on_text: OnText) -> bytes:
+    """The completion that an endpoint streams, unchecked; `on_text` gets its text.
 
     Raises TransientError if the stream breaks off or holds no pieces of one, TerminalError if it is too long.
     """
-    pieces, size, begun = _Pieces(hear), 0, list[bytes]()
+    pieces, size, begun = _Pieces(on_text), 0, list[bytes]()
     async for chunk in stream:
         size += len(chunk)
         if size > _MOST_STREAM_BYTES:
@@ -88,8 +88,8 @@ async def put_together(stream: AsyncIterator[bytes], hear: Hear) -> bytes:
 
 
 class _Pieces:
-    def __init__(self, hear: Hear) -> None:
-        self._hear = hear
+    def __init__(self, on_text: OnText) -> None:
+        self._on_text = on_text
         self._message: dict[str, Any] = {"role": "assistant"}
         self._texts: list[str] = []
         self._calls: list[tuple[Any, dict[str, Any]]] = []
@@ -123,7 +123,7 @@ class _Pieces:
         self._finish_reason = choice.get("finish_reason") or self._finish_reason
         if isinstance(content := delta.get("content"), str):
             self._texts.append(content)
-            self._hear(content)
+            self._on_text(content)
         elif content is not None:
             raise bad_reply("its content is not text")
         _merge(self._message, {name: value for name, value in delta.items() if name not in _APART})

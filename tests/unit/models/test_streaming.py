@@ -8,7 +8,7 @@ import pytest
 
 from everturn.errors import TerminalError, TransientError
 from everturn.models.faults import checked_completion
-from everturn.models.spoken import put_together
+from everturn.models.streaming import assemble
 from everturn.testing.model_answers import chunk, spoken
 
 DONE = b"data: [DONE]\n\n"
@@ -22,7 +22,7 @@ async def in_pieces(body: bytes, size: int = 7) -> AsyncIterator[bytes]:
 async def put(*chunks: bytes) -> tuple[dict[str, Any], list[str]]:
     """The completion and what was heard."""
     heard: list[str] = []
-    body = await put_together(in_pieces(b"".join(chunks)), heard.append)
+    body = await assemble(in_pieces(b"".join(chunks)), heard.append)
     return json.loads(checked_completion(body)), heard
 
 
@@ -119,7 +119,7 @@ async def test_a_line_that_comes_in_many_pieces_is_not_copied_again_with_each() 
         async for piece in in_pieces(line):
             yield Counted(piece)
 
-    await put_together(stream(), heard.append)
+    await assemble(stream(), heard.append)
 
     assert "".join(heard) == "x" * 20_000
     assert Counted.copied <= 3 * len(line)
@@ -131,6 +131,6 @@ async def test_a_stream_without_an_end_is_given_up() -> None:
             yield b" " * 1_000_000
 
     with pytest.raises(TerminalError) as raised:
-        await put_together(endless(), lambda _: None)
+        await assemble(endless(), lambda _: None)
 
     assert raised.value.kind == "reply_too_large"
