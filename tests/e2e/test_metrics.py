@@ -45,7 +45,7 @@ def test_a_query_can_be_read_and_has_metrics_and_labels_that_there_are(query: st
 
     assert metrics_in(query)
     assert used <= labels
-    assert set(re.findall(r"\{(\w+)[!=]", query)) <= labels
+    assert set(re.findall(r"[{,]\s*(\w+)\s*(?:=|!=|=~|!~)\s*\"", query)) <= labels
 
 
 def test_each_metric_is_on_the_dashboard() -> None:
