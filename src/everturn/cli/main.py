@@ -34,7 +34,7 @@ A chat service and an agent memory service whose every turn is durable: kill the
 that was running finishes.
 
 \b
-everturn up                            start everything on ports 8010 and 8001
+everturn up                            start everything on {ports}
 everturn chat --user junaid            talk to it (Ctrl-D ends)
 everturn chat --user junaid -m "Hi"    one message, one reply
 everturn turns list --user junaid      the turns of a user; --status failed for some of them
@@ -62,7 +62,11 @@ _TCP_PORTS = range(1, 65536)
 
 
 class _Verbs(TyperGroup):
-    """To be ended by a signal is no failure."""
+    """To be ended by a signal is no failure. The help names the ports of the settings."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        self.help = _HELP.format(ports=_ports())
+        super().format_help(ctx, formatter)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -74,6 +78,14 @@ class _Verbs(TyperGroup):
 app = typer.Typer(cls=_Verbs, help=_HELP, add_completion=False, rich_markup_mode=None)
 turns = typer.Typer(help="Look at turns of a running service, and steer them.", rich_markup_mode=None)
 app.add_typer(turns, name="turns")
+
+
+def _ports() -> str:
+    try:
+        settings = load_settings()
+    except SettingError:  # said by the verb that needs them; help is there all the same
+        return "two ports"
+    return f"ports {settings.chat_port} and {settings.memory_port}"
 
 
 def _app_id(text: str) -> str:

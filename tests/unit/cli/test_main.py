@@ -26,6 +26,19 @@ def test_help_names_every_command_and_the_first_settings(
         assert word in shown
 
 
+@pytest.mark.parametrize(
+    ("port", "says"), [("9010", "start everything on ports 9010 and 8001"), ("eighty", "start everything on two ports")]
+)
+def test_help_names_the_ports_of_the_settings_and_is_there_with_wrong_ones(
+    port: str, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EVERTURN_CHAT_PORT", port)
+
+    assert main(["--help"]) == 0
+
+    assert says in capsys.readouterr().out
+
+
 def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.strip() == __version__
