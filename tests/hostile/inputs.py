@@ -176,6 +176,37 @@ async def sends_one_event_of_16_mib(scene: Scene) -> Seen:
     return Seen(fits and _no_fault(answer), f"{answer}, {grown:.0f} MB more for {len(sent) / 1e6:.0f} MB")
 
 
+_FAULTY_BODIES = {
+    "chat": {
+        "tools": ("/agui", '{"threadId": "t", "runId": "r", "messages": [], "tools": JUNK}'),
+        "parts": ("/v1/chat/completions", '{"messages": [{"role": "user", "content": JUNK}]}'),
+        "tags": ("/chat/", '{"user_id": "u", "text": "Hi", "tags": JUNK}'),
+        "unknown": ("/chat/", '{"user_id": "u", "text": "Hi", "unknown": JUNK}'),
+    },
+    "memory": {"name": ("/memories/junaid/initialize", '{"name": JUNK}')},
+}
+
+
+@attack(
+    "refused in few words, at most ten times its size",
+    (Stage.TEXTS, "chat"),
+    (Stage.TEXTS, "memory"),
+    cases=("{}", "0", '{"": 0}'),
+)
+async def sends_a_body_of_many_values(scene: Scene) -> Seen:
+    """Each value is an object or several, and one that should not be there is a fault or several."""
+    on_chat, most = scene.watch.place == scene.site.places.get("chat"), 0
+    for path, body in _FAULTY_BODIES["chat" if on_chat else "memory"].values():
+        junk = f"[{(scene.case + ',') * ((_MIB - 200) // (len(scene.case) + 1))}0]"
+        answer = await ask(scene.watch.place, "POST", path, [_JSON], body.replace("JUNK", junk).encode(), 30)
+        most = max(most, len(answer.body))
+        if answer.status not in (400, 422):
+            return seen(answer, 422)
+    grown, stall_s = scene.watch.grown_mb() or 0.0, scene.watch.so_far()
+    fits = most < 1_000 and grown <= 10 * _MIB / 1e6 and stall_s <= scene.site.stall_limit_s
+    return Seen(fits, f"{most} bytes, {grown:.0f} MB more, held {stall_s * 1000:.0f} ms")
+
+
 def _char(name: str) -> str:
     return chr(int(name.removeprefix("U+"), 16))
 

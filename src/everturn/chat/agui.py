@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from ag_ui.core import (
     BaseEvent,
+    Context,
     Message,
     MessagesSnapshotEvent,
     ResumeEntry,
@@ -16,6 +17,7 @@ from ag_ui.core import (
     RunFinishedEvent,
     RunStartedEvent,
     TextPart,
+    Tool,
     UserMessage,
 )
 from fastapi import APIRouter, Response
@@ -50,6 +52,9 @@ class AguiRun(RunAgentInput):
     """A run as it is asked for. The session has the conversation: of its messages the last counts."""
 
     messages: list[Message] = Field(max_length=MAX_MESSAGES)
+    tools: list[Tool] | None = Field(default=None, max_length=MAX_MESSAGES)
+    context: list[Context] | None = Field(default=None, max_length=MAX_MESSAGES)
+    resume: list[ResumeEntry] | None = Field(default=None, max_length=MAX_MESSAGES)
 
 
 @dataclass(eq=False, slots=True)

@@ -5,10 +5,12 @@ import logging
 import re
 import traceback
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
+from itertools import islice
 from typing import Any
 
 from fastapi import Request
 from fastapi.routing import APIRoute
+from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
@@ -25,6 +27,13 @@ log = logging.getLogger(__name__)
 MAX_BODY_BYTES = 1_048_576
 # A mebibyte comes within it at 0.3 Mbit/s; what takes longer holds a connection for nothing.
 BODY_TIMEOUT_S = 30.0
+# Of JSON: what begins or separates values, outside strings. Behind each are an object or two and a few faults, however
+# short it is. The longest conversation that is taken (`MAX_MESSAGES`) has some 14,000, with a call of a tool in each
+# second message.
+_MARK = re.compile(rb'(?:[^"\[{,]++|"(?:[^"\\]++|\\.)*+"?)*+(?:[\[{,]|\Z)', re.DOTALL)
+_MOST_MARKS = 16_000
+# Faults of a body that are named; a short body has few.
+_MOST_FAULTS, _SHORT_BYTES = 100, 1_024
 _SINGLE = frozenset({b"host", b"idempotency-key"})
 # https://mimesniff.spec.whatwg.org/#json-mime-type; a page can send none of them without a preflight.
 _IS_JSON = re.compile(r"application/(?:[^\s;/]+\+)?json\s*(?:;|\Z)", re.IGNORECASE).match
@@ -214,6 +223,12 @@ class BodyLimit:
 
 
 class _JsonRequest(Request):
+    """`shape`: of what its body has to be, None without one."""
+
+    def __init__(self, request: Request, shape: type[BaseModel] | None) -> None:
+        super().__init__(request.scope, request.receive)
+        self._shape = shape
+
     async def body(self) -> bytes:
         """Raises Problem (422) if there is a body that its sender does not call JSON."""
         body = await super().body()
@@ -223,11 +238,30 @@ class _JsonRequest(Request):
         return body
 
     async def json(self) -> Any:
-        """The parsed body. What is no JSON text (RFC 8259), not UTF-8 or nested too deeply is 422."""
+        """The parsed body. What is no JSON text (RFC 8259), not UTF-8, too deep or too rich in parts is 422."""
+        body = await self.body()
+        if len(body) > _MOST_MARKS and next(islice(_MARK.finditer(body), _MOST_MARKS, None), None):
+            raise _refused_body(f"has more than {_MOST_MARKS} values")
         try:
-            return from_json(await self.body(), allow_inf_nan=False)
+            value = from_json(body, allow_inf_nan=False)
         except ValueError:
             raise Problem(422, "body: is not valid JSON") from None
+        if self._shape is not None and len(body) > _SHORT_BYTES:
+            _check_faults(value, self._shape)
+        return value
+
+
+def _check_faults(value: object, shape: type[BaseModel]) -> None:
+    """Raises Problem (422) if there are too many faults to name: FastAPI would make objects and a sentence of each."""
+    try:
+        shape.model_validate(value)
+    except ValidationError as error:
+        if error.error_count() > _MOST_FAULTS:
+            raise _refused_body(f"has {error.error_count()} faults") from None
+
+
+def _refused_body(reason: str) -> Problem:
+    return Problem(422, f"body: {reason}", extras={"errors": [{"field": "body", "message": reason}]})
 
 
 class JsonRoute(APIRoute):
@@ -235,9 +269,11 @@ class JsonRoute(APIRoute):
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
+        given = self.body_field.field_info.annotation if self.body_field else None
+        shape = given if isinstance(given, type) and issubclass(given, BaseModel) else None
 
         async def handle_json(request: Request) -> Response:
-            return await handle(_JsonRequest(request.scope, request.receive))
+            return await handle(_JsonRequest(request, shape))
 
         return handle_json
 
