@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pydantic_core import to_json
 
 from everturn.chat.assistant.prompt import Known, instructions
-from everturn.chat.assistant.tools import current_time_tool
+from everturn.chat.assistant.tools import built_in_tools
 from everturn.chat.calls import CallLog, Decision
 from everturn.chat.facts import PastEntry
 from everturn.contracts.fields import utc_now
@@ -69,9 +69,7 @@ class Assistant:
         from everturn.chat.assistant.paid_calls import PaidRun, prepare  # noqa: PLC0415 - it imports the SDK
 
         self._run: Callable[[CallLog], PaidRun] = lambda log: PaidRun(model, timeout_s, max_model_calls, log)
-        self._agent = agent or Agent[Known](
-            name="assistant", instructions=_instructions, tools=[current_time_tool(now)]
-        )
+        self._agent = agent or Agent[Known](name="assistant", instructions=_instructions, tools=built_in_tools(now))
         self._dapr = dapr
         self._servers: ToolServers | None = None
         if servers := prepare(self._agent):

@@ -15,7 +15,7 @@ from everturn.dapr.client import SidecarClient
 from everturn.errors import EverturnError, TerminalError
 
 if TYPE_CHECKING:
-    from agents import FunctionTool
+    from agents import FunctionTool, Tool
     from agents.tool_context import ToolContext
 
 log = logging.getLogger(__name__)
@@ -127,6 +127,11 @@ class TimeQuestion(BaseModel):
     """Arguments of `get_current_time`."""
 
     timezone: str | None = Field(None, max_length=_MAX_ZONE_CHARS)
+
+
+def built_in_tools(now: Callable[[], datetime]) -> "list[Tool]":
+    """All tools of the built-in assistant: a new one is a function here and an entry in this list."""
+    return [current_time_tool(now)]
 
 
 def current_time_tool(now: Callable[[], datetime]) -> "FunctionTool":
