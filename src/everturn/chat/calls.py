@@ -74,7 +74,8 @@ class Call(Fact, frozen=True, kw_only=True, omit_defaults=True):
     Of kind `merge`: the run took up another message, `answer` is a `Taken`.
 
     `id`: of a model call a digest of what was asked, of a tool call that of its model call and its place in the answer.
-    Without `finished_at`: a call that is not to be made twice was begun. `tokens`: input and output. `instructions`:
+    Without `finished_at`: a call that is not to be made twice was begun; `answer` is an id of that attempt, so that it
+    knows its own fact. `tokens`: input and output. `instructions`:
     what the agent was run with, if a function rendered them. `items`: of a model call, the digests of the items of its
     input, in one text, but for the first `shared` ones, which are those of the run's first model call.
     """
@@ -414,7 +415,7 @@ def _shown(call: Call, arguments: Any, with_content: bool) -> shapes.Call:
         error=failure,
         tokens=shapes.Tokens(input=call.tokens[0], output=call.tokens[1]) if call.tokens else None,
         arguments=arguments,
-        answer=call.answer if with_content else None,
+        answer=call.answer if with_content and call.finished_at else None,
     )
 
 

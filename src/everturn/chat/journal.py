@@ -83,14 +83,18 @@ class Journal:
             except ConflictError:
                 # On Redis a lost first write looks like any trouble of the store: who is there decides.
                 there = await self._read(key, kind or type(fact))
+                if there == fact:  # it is ours: the answer to the write was lost, and somebody below wrote again
+                    break
                 if there is not None:
                     return cast("F", there)
                 if pause_s is not None:
                     await asyncio.sleep(pause_s)
             else:
-                self._remember(key, fact)
-                return fact
-        raise TransientError(f"the state store refuses to write {key!r}", kind="store_refuses")
+                break
+        else:
+            raise TransientError(f"the state store refuses to write {key!r}", kind="store_refuses")
+        self._remember(key, fact)
+        return fact
 
     async def accept(self, run: TurnRun) -> None:
         """Write down the message of `run`, always the same one.

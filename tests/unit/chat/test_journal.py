@@ -5,7 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from agents import Agent
+from agents.testing import ScriptedModel, assistant_message, function_call
 
+from everturn.chat.assistant.agent import Assistant
+from everturn.chat.calls import Call, CallLog
 from everturn.chat.facts import (
     Accepted,
     Cancelled,
@@ -25,9 +29,11 @@ from everturn.chat.journal import Journal
 from everturn.chat.legacy import facts_of
 from everturn.chat.words import close_words
 from everturn.contracts.chat import TurnStatus
+from everturn.contracts.memory import default_memory
 from everturn.dapr.client import DaprClient, Save, Versioned
 from everturn.dapr.wire import Transport
 from everturn.errors import ConflictError, TerminalError, TransientError
+from tests.system.paid_assistant import made, pay
 
 AT = "2026-01-01T12:00:00.000Z"
 RUN = TurnRun("t", 0, Accepted(user_id="ann", session_id="s", text="hi", at=AT))
@@ -95,6 +101,37 @@ async def test_a_write_that_the_store_refuses_for_a_moment_is_made_again(transpo
     written = await Journal(RefusesForAMoment(transport), 30, facts_of, close_words).write_verdict(RUN, REPLY)
 
     assert written == REPLY == await Journal(DaprClient(transport), 30, facts_of, close_words).verdict(RUN)
+
+
+class LosesAnswers(DaprClient):
+    """Hears nothing of a write that was made, so it is made again, as a sidecar does whose store was cut off."""
+
+    async def save_state(self, *saves: Save) -> None:
+        await super().save_state(*saves)
+        await super().save_state(*saves)
+
+
+async def test_who_wrote_a_fact_knows_it_though_the_answer_was_lost(transport: Transport) -> None:
+    journal = Journal(LosesAnswers(transport), 30, facts_of, close_words)
+
+    assert await journal.write_verdict(RUN, REPLY) is REPLY
+
+
+async def test_a_call_that_is_made_once_is_made_though_the_answer_to_a_write_was_lost(transport: Transport) -> None:
+    journal = Journal(LosesAnswers(transport), 30, facts_of, close_words)
+    counted: list[str] = []
+    script = [[function_call("pay", {"amount": 5}, call_id="a")], [assistant_message("paid")]]
+    assistant = Assistant(ScriptedModel(script), agent=Agent[Any](name="payer", instructions="Pay.", tools=[pay]))
+    made.clear()
+
+    async def write(number: int, call: Call) -> Call:
+        return await journal.write(RUN.key(f"call:{number}"), call)
+
+    log = CallLog("t", "m", write=write, paid=lambda call: counted.append(call.kind))
+    await assistant.reply(default_memory("ann"), [], "hello", (), log)
+
+    assert made == {"pay 5": 1}
+    assert counted == ["model", "tool", "tool"]  # the tool's call was begun, then made
 
 
 class AtDifferentMoments(DaprClient):

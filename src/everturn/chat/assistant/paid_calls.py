@@ -40,7 +40,7 @@ from everturn.chat.assistant.tools import OUTCOME_UNKNOWN, failed, is_called_onc
 from everturn.chat.calls import BEGUN, Asked, Call, CallLog, Decision, Question, Taken, read_arguments
 from everturn.chat.words import Speech
 from everturn.contracts.events import CHAT_APP_ID
-from everturn.contracts.fields import to_wire, utc_now
+from everturn.contracts.fields import new_id, to_wire, utc_now
 from everturn.errors import TerminalError, TransientError
 from everturn.models.streaming import streamed
 
@@ -236,7 +236,7 @@ class PaidRun:
         agent = context.agent.name if context.agent else ""
         call = Call(id=call_id, kind="tool", name=tool.name, agent=agent, started_at=to_wire(utc_now()))
         if is_called_once(tool):
-            begun = msgspec.structs.replace(call, id=call_id + BEGUN)
+            begun = msgspec.structs.replace(call, id=call_id + BEGUN, answer=new_id())
             # Also if another attempt runs at this moment, as when a sidecar that is back gives the step out again.
             if await self.log.add(begun) is not begun:
                 return await self._keep(call, OUTCOME_UNKNOWN.format(name=tool.name), error="outcome_unknown")
