@@ -19,7 +19,9 @@ def main(words: list[str]) -> int:
         try:
             report = run(" ".join(words))
         except ValueError as error:
-            sys.stderr.write(f"{error}; there are: soak N, overlap N, sweep SHAPE MOMENT, or a number of faults\n")
+            sys.stderr.write(
+                f"{error}; there are: soak N, overlap N, pass N, sweep SHAPE MOMENT, or a number of faults\n"
+            )
             return 2
         tell(told(report))
         return 1 if report.found else 0

@@ -8,12 +8,13 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from tests.chaos.overlaps import OVERLAPS
+from tests.chaos.overlaps import OVERLAPS, PASSES
 from tests.chaos.power import Moment
 from tests.chaos.shapes import PAID_SHAPES, SHAPES
-from tests.chaos.world import Report, overlap_setting_of, soak, sweep
+from tests.chaos.world import Report, overlap_setting_of, pass_setting_of, soak, sweep
 
-_ALL = SHAPES | PAID_SHAPES | OVERLAPS
+_ALL = SHAPES | PAID_SHAPES | OVERLAPS | PASSES
+_KINDS = ("soak", "overlap", "pass")
 
 
 def sweeps() -> list[str]:
@@ -22,7 +23,7 @@ def sweeps() -> list[str]:
 
 
 def soaks(first: int, count: int) -> list[str]:
-    return [f"{kind} {number}" for number in range(first, first + count) for kind in ("soak", "overlap")]
+    return [f"{kind} {number}" for number in range(first, first + count) for kind in _KINDS]
 
 
 def run(seed: str) -> Report:
@@ -35,6 +36,8 @@ def run(seed: str) -> Report:
                 return soak(int(number))
             case ["overlap", number] if number.isdigit():
                 return soak(int(number), setting=overlap_setting_of(int(number)), kind="overlap")
+            case ["pass", number] if number.isdigit():
+                return soak(int(number), setting=pass_setting_of(int(number)), kind="pass")
             case ["sweep", name, moment] if name in _ALL and moment in list(Moment):
                 return sweep(name, Moment(moment))
             case _:

@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.chaos.client import ENDED
 from tests.chaos.journal import Exchange, Journal, ModelCall, PaidCall, names_in
-from tests.chaos.paid import PAID
+from tests.chaos.paid import PAID, PASSED
 
 # Two tools are called at once.
 _IN_FLIGHT = 2
@@ -100,6 +100,11 @@ class _Seen:
         answered = [name, *self.merged.get(name, ())]
         return [*(self.posts[one][0].body["text"] for one in answered), self.reply(name)]
 
+    def may_be_passed(self, name: str) -> bool:
+        """Whether others may pass the turn, or the one that took its message up, which has another place then."""
+        taker = next((one for one, merged in self.merged.items() if name in merged), name)
+        return PASSED in self.posts[taker][0].body["text"].split()
+
     def overlap(self, name: str) -> str:
         return str(self.posts[name][0].body["metadata"].get("overlap", ""))
 
@@ -174,31 +179,37 @@ def _a_turn_ends_as_its_messages_ask_for(seen: _Seen) -> Iterator[str]:
 
 def _what_was_said_of_a_turn_stays(seen: _Seen) -> Iterator[str]:
     for name, views in seen.views.items():
-        reruns = seen.steered(name, "rerun")
+        reruns, may_move = seen.steered(name, "rerun"), seen.may_be_passed(name)
 
-        def kept(before: Exchange, after: Exchange, reruns: Sequence[Exchange] = reruns) -> bool:
+        def kept(
+            before: Exchange, after: Exchange, reruns: Sequence[Exchange] = reruns, moves: bool = may_move
+        ) -> bool:
             if any(before.sent < _end(rerun) and rerun.sent < _end(after) for rerun in reruns):
                 return after.status == 200
-            return before.status == after.status == 200 and _same_turn(before.answer, after.answer)
+            return before.status == after.status == 200 and _same_turn(before.answer, after.answer, moves)
 
         for item in _steps_back(views, kept):
             yield f"{name} at {item.sent}"
         yield from (f"{name} is {item.status}" for item in views if item.status != 200)
 
 
-def _same_turn(before: dict[str, Any], after: dict[str, Any]) -> bool:
-    """Whether `after` can be a later view of the same turn: what has ended has not changed."""
+def _same_turn(before: dict[str, Any], after: dict[str, Any], moves: bool) -> bool:
+    """Whether `after` can be a later view of the same turn: what has ended has not changed.
+
+    `moves`: it may get a place behind the one that it had, until it has ended.
+    """
     ended = before["status"] in ENDED
     if ended and any(before.get(key) != after.get(key) for key in ("status", "reply", "finished_at", "error")):
         return False
     steps = {step["name"]: step for step in after["steps"]}
     # The step that asks a person is completed when it asks, and goes on afterwards.
-    is_open = before["status"] in ("waiting", "running")
+    is_open = before["status"] in ("waiting", "running", "queued")
     finished = [step for step in before["steps"] if step["status"] == "completed"]
     finished = [
         step for step in finished if not (is_open and step["name"] == "generate_response" and after["calls"][1:])
     ]
-    return before["sequence"] == after["sequence"] and all(steps.get(step["name"]) == step for step in finished)
+    moved = before["sequence"] != after["sequence"] and (ended or not moves or after["sequence"] < before["sequence"])
+    return not moved and all(steps.get(step["name"]) == step for step in finished)
 
 
 def _a_reply_is_asked_for_once(seen: _Seen) -> Iterator[str]:
@@ -258,6 +269,7 @@ def _a_crash_uses_no_attempt_up(seen: _Seen) -> Iterator[str]:
 def _turns_are_in_the_order_of_their_acceptance(seen: _Seen) -> Iterator[str]:
     for session, _ in seen.journal.sessions():
         names = [name for name in seen.names(session) if not seen.steered(name, "rerun")]
+        names = [name for name in names if not seen.may_be_passed(name)]
         for one, other in combinations(names, 2):
             first, second = seen.last[one].get("sequence", 0), seen.last[other].get("sequence", 0)
             heard = min(post.answered for post in seen.posts[one] if post.answered is not None)
@@ -281,7 +293,8 @@ def _a_prompt_has_all_that_went_before(seen: _Seen) -> Iterator[str]:
             call = seen.answering(name)
             told = [] if call is None else seen.heard([content for _, content in call.history])
             degraded = (seen.last[name].get("reply") or {}).get("degraded", ())
-            if "history" not in degraded and told != before:
+            wanted = before[: len(told)] if seen.may_be_passed(name) else before  # what passed it is not in its prompt
+            if "history" not in degraded and told != wanted:
                 yield f"{name} was asked with {told[-4:]} after {before[-4:]}"
             before += seen.pair(name)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from random import Random
+from typing import Literal
 
 from fastapi import FastAPI
 
@@ -38,17 +39,21 @@ DATABASE_FILE = "everturn.db"
 _HAS = "SELECT 1 FROM state WHERE key LIKE 'chat-service||turn:%{fact}%' AND instr(value, ?)"
 
 
+WaitingTurns = Literal["hold", "pass"]
+
+
 @dataclass(slots=True)
 class Surroundings:
     """What outlives a crash beside the file: the time, who cannot be reached, and the services' state store, by its
-    name in `STORES`; None if that is the file too. `replicas` of each service share its work. `assistant`: as the
-    setting of that name."""
+    name in `STORES`; None if that is the file too. `replicas` of each service share its work. `assistant`,
+    `waiting_turns`: as the settings of those names."""
 
     wall: float
     faults: Faults = field(default_factory=Faults)
     store: str | None = None
     replicas: int = 1
     assistant: str | None = None
+    waiting_turns: WaitingTurns = "hold"
     server: StoreServer = field(default_factory=StoreServer)
 
 
@@ -143,7 +148,7 @@ class Life:
 
     async def _compose(self, parts: Parts, weather: Weather, stack: contextlib.AsyncExitStack) -> None:
         paid.connect(*self._model)
-        settings = _settings(self.around.assistant)
+        settings = _settings(self.around.assistant, self.around.waiting_turns)
         self._disk = parts.disk(self.power, weather.full, self.astray)
         database = await parts.database.open(self._file, disk=self._disk)
         database.disk = self._disk
@@ -225,7 +230,7 @@ def shells(_replica: int) -> tuple[Shell[MemoryParts], Shell[ChatParts]]:
 
 
 @cache
-def _settings(assistant: str | None = None) -> Settings:
+def _settings(assistant: str | None = None, waiting_turns: WaitingTurns = "hold") -> Settings:
     """Few and quick attempts, so that a turn's every end is near."""
     return Settings(
         _env_file=None,
@@ -236,6 +241,7 @@ def _settings(assistant: str | None = None) -> Settings:
         save_first_delay_s=0.1,
         keep_workflows_hours=0.1,
         assistant=assistant,
+        waiting_turns=waiting_turns,
     )
 
 

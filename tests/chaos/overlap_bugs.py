@@ -7,7 +7,7 @@ from everturn.dapr.wire import Request, Response
 from tests.chaos.bugs import Bug, Send, ignore_etags, in_chat, of_events, saves_of, with_saves_changed
 from tests.chaos.overlaps import OVERLAPS
 from tests.chaos.simulated_loop import pass_time
-from tests.chaos.world import Setting
+from tests.chaos.world import PASSING, Setting
 
 
 def _places(save: dict[str, Any]) -> list[dict[str, Any]]:
@@ -49,6 +49,16 @@ async def keep_merged_to_itself(request: Request, send: Send) -> Response:
     return await send(Request(request.method, request.target, request.headers, json.dumps(event).encode()))
 
 
+async def forget_who_waits(request: Request, send: Send) -> Response:
+    """A turn that lets others pass has no place any more."""
+
+    def change(save: dict[str, Any]) -> None:
+        if save["key"].startswith("session:"):
+            save["value"].pop("waiting", None)
+
+    return await send(with_saves_changed(request, change))
+
+
 async def look_too_early(request: Request, send: Send) -> Response:
     """Who takes a place writes it over what others have written since the session was read."""
     if not any(save["key"].startswith("session:") for save in saves_of(request)):
@@ -64,5 +74,6 @@ OVERLAP_BUGS: dict[str, Bug] = {
     "forgets to interrupt": Bug(in_chat(forget_to_interrupt), OVERLAPPING),
     "forgets who took a message up": Bug(in_chat(forget_who_took_it), OVERLAPPING),
     "answers a merged message once more": Bug(in_chat(forget_what_was_taken), OVERLAPPING),
+    "forgets who waits for a person": Bug(in_chat(forget_who_waits), PASSING),
     "stores no merged message": Bug(of_events(keep_merged_to_itself), OVERLAPPING),
 }

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
+from tests.chaos.paid import PAID, PASSED
 from tests.chaos.shapes import Shape, Talk
 
 
@@ -82,6 +83,45 @@ async def merged_and_interrupted(talk: Talk) -> None:
     await _rest(talk, first, second, third)
 
 
+async def passed(talk: Talk) -> None:
+    """One that waits for a person comes back behind those that came meanwhile, of which one may still run."""
+    first = await talk.accept("a", f"{PAID} {PASSED}")
+    turn = await talk.asking(first)
+    await talk.say("b")
+    third = await talk.accept("c", "slow=1")
+    await talk.approve("a", turn)
+    await _rest(talk, first, third)
+    await talk.stored("b")
+
+
+async def passed_with_merged(talk: Talk) -> None:
+    """It brings with it the message that it has taken up."""
+    first = await talk.accept("a", f"{PAID} {PASSED}")
+    second = await talk.accept("b", overlap="merge")
+    turn = await talk.asking(first)
+    third = await talk.accept("c")
+    await talk.ended(third)
+    await talk.approve("a", turn)
+    await _rest(talk, first, second, third)
+
+
+async def passed_and_cancelled(talk: Talk) -> None:
+    first = await talk.accept("a", f"{PAID} {PASSED}")
+    await talk.asking(first)
+    await talk.say("b")
+    await talk.steer("a", first, "cancel")
+    await talk.ended(first)
+    await talk.stored("b")
+
+
+async def passed_and_interrupted(talk: Talk) -> None:
+    """No message interrupts one that lets it pass; one that came back in time may be."""
+    first = await talk.accept("a", f"{PAID} {PASSED}")
+    turn = await talk.asking(first)
+    await talk.approve("a", turn)
+    await _rest(talk, first, await talk.accept("b", overlap="interrupt"))
+
+
 async def _rest(talk: Talk, *turn_ids: str) -> None:
     """Return when these turns have ended, and those that were answered are stored."""
     ended = await talk.ended(*filter(None, turn_ids))
@@ -109,4 +149,8 @@ OVERLAPS: dict[str, Shape] = {
         merged_and_held,
         merged_and_interrupted,
     )
+}
+# If turns that wait for a person let later ones pass.
+PASSES: dict[str, Shape] = {
+    shape.__name__: shape for shape in (passed, passed_with_merged, passed_and_cancelled, passed_and_interrupted)
 }

@@ -19,6 +19,8 @@ from tests.chaos.simulated_loop import pass_time
 AGENT = f"{__name__}:agent"
 # In a message: its turn calls the tools.
 PAID = "paid"
+# Its turn may let later ones pass while it waits for a person.
+PASSED = "passed"
 _CALL_S = 0.01
 
 

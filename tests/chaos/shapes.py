@@ -54,6 +54,21 @@ class Talk:
     async def ended(self, *turn_ids: str) -> list[dict[str, Any]]:
         return [await self.life.client.ended(turn_id) for turn_id in turn_ids]
 
+    async def asking(self, turn_id: str) -> dict[str, Any]:
+        """The turn once it waits for a person, or has ended."""
+        for pause in Pauses(self.life.client):
+            turn = await self.life.client.look(turn_id)
+            if turn["status"] in ("waiting", *ENDED):
+                return turn
+            await pause()
+        raise AssertionError
+
+    async def approve(self, letter: str, turn: dict[str, Any]) -> None:
+        """Approve what the turn asks."""
+        for asked in turn.get("approvals", ()):
+            path = f"/turns/{turn['turn_id']}/approvals/{asked['call_id']}"
+            await self.life.client.do(f"approve {self.name}{letter}", "POST", path, {"decision": "approve"})
+
     async def once(self, what: str, act: Callable[[], Awaitable[object]]) -> None:
         """Do `act` unless the client has heard that it is done."""
         client, what = self.life.client, f"{what} {self.name}"
@@ -219,14 +234,7 @@ async def strangers(talk: Talk) -> None:
 async def paid(talk: Talk) -> None:
     """Model calls, two tools at once, a handoff, and a tool about which the client decides."""
     turn_id = await talk.accept("a", PAID)
-    for pause in Pauses(talk.life.client):
-        turn = await talk.life.client.look(turn_id)
-        if turn["status"] in ("waiting", *ENDED):
-            break
-        await pause()
-    for asked in turn.get("approvals", ()):
-        path = f"/turns/{turn_id}/approvals/{asked['call_id']}"
-        await talk.life.client.do(f"approve {talk.name}a", "POST", path, {"decision": "approve"})
+    await talk.approve("a", await talk.asking(turn_id))
     await talk.ended(turn_id)
     await talk.stored("a")
 

@@ -18,8 +18,8 @@ from tests.chaos.checker import violations
 from tests.chaos.client import NothingComes, look_at_everything
 from tests.chaos.journal import Journal
 from tests.chaos.letters import WORDS, Letter, look_once, send_once
-from tests.chaos.life import DATABASE_FILE, Life, Parts, Surroundings, Weather
-from tests.chaos.overlaps import OVERLAPS
+from tests.chaos.life import DATABASE_FILE, Life, Parts, Surroundings, WaitingTurns, Weather
+from tests.chaos.overlaps import OVERLAPS, PASSES
 from tests.chaos.paid import AGENT
 from tests.chaos.power import Crash, Moment
 from tests.chaos.shapes import PAID_SHAPES, SHAPES, Shape, Talk
@@ -41,18 +41,22 @@ SOUND = Parts()
 @dataclass(frozen=True, slots=True)
 class Setting:
     """What a world is made of. `store`: the services' state store, one of `STORES`; None is the runtime's own file.
-    `replicas` of each service. `alone`: nobody sends a request again, and nobody looks before the end. `assistant`: as
-    the setting of that name. `shapes`: what a client does that looks."""
+    `replicas` of each service. `alone`: nobody sends a request again, and nobody looks before the end. `assistant`,
+    `waiting_turns`: as the settings of those names. `shapes`: what a client does that looks."""
 
     store: str | None = None
     replicas: int = 1
     alone: bool = False
     assistant: str | None = None
+    waiting_turns: WaitingTurns = "hold"
     shapes: Mapping[str, Shape] = field(default_factory=lambda: SHAPES)
 
 
 PLAIN = Setting()
 WITH_TOOLS = Setting(assistant=AGENT)
+PASSING = Setting(assistant=AGENT, waiting_turns="pass", shapes=PASSES)
+# By the names of the shapes in a sweep.
+_SWEPT = (PLAIN, {**SHAPES, **OVERLAPS}), (WITH_TOOLS, PAID_SHAPES), (PASSING, PASSES)
 Work = Callable[[Life], Awaitable[None]]
 
 
@@ -91,7 +95,11 @@ class World:
         self.setting = setting
         self.journal = Journal()
         self.around = Surroundings(
-            wall=_START, store=setting.store, replicas=setting.replicas, assistant=setting.assistant
+            wall=_START,
+            store=setting.store,
+            replicas=setting.replicas,
+            assistant=setting.assistant,
+            waiting_turns=setting.waiting_turns,
         )
         self.report = Report(seed)
         asyncio.run(_create(folder / DATABASE_FILE))
@@ -126,7 +134,7 @@ def sweep(name: str, moment: Moment, parts: Parts = SOUND, *, most: int = 10_000
 
     At most `most` times.
     """
-    shape, setting = (PAID_SHAPES[name], WITH_TOOLS) if name in PAID_SHAPES else ((SHAPES | OVERLAPS)[name], PLAIN)
+    shape, setting = next((shapes[name], setting) for setting, shapes in _SWEPT if name in shapes)
     with _world(f"sweep {name} {moment}", parts, setting) as world:
         go, armed = 0, -1
 
@@ -157,6 +165,12 @@ def setting_of(seed: int) -> Setting:
 def overlap_setting_of(seed: int) -> Setting:
     """As `setting_of`, with messages that come while a turn of their session has not ended."""
     return dataclasses.replace(setting_of(seed), alone=False, shapes=OVERLAPS)
+
+
+def pass_setting_of(seed: int) -> Setting:
+    """As `setting_of`, with turns that let others pass while they wait for a person."""
+    store = setting_of(seed)
+    return dataclasses.replace(PASSING, store=store.store, replicas=store.replicas)
 
 
 def soak(

@@ -84,11 +84,12 @@ async def test_a_turn_that_is_decided_while_another_runs_waits_for_it(passing: S
         return bool((await passing.turn(turn["turn_id"]))["status"] == "queued")
 
     await passing.until(is_queued, moving=False)
-    calls = len(passing.endpoint.requests)
+    calls, queued = len(passing.endpoint.requests), await passing.turn(turn["turn_id"])
     release.set()
     ended = await passing.ended(turn["turn_id"])
 
     assert calls == before + 1
+    assert (queued["calls"], queued["steps"][0]) == (turn["calls"], turn["steps"][0])
     assert (await passing.turn(later))["status"] == "completed"
     assert ended["reply"]["reply"] == "It is booked."
     assert [step["name"] for step in ended["steps"]] == ["fetch_context", "generate_response", "save_conversation"]

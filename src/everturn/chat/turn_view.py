@@ -142,9 +142,9 @@ def view_of(
 ) -> Turn:
     """The whole turn. What still ran when a turn ended has failed with it."""
     run, outcome, status = facts.run, facts.outcome, status_of(facts, session, workflow)
-    # While it is queued, all that a workflow can have done is to look whether it is its turn.
-    now = [] if status is TurnStatus.QUEUED else facts.steps
-    now = steps_of(history, outcome) if now is None else now
+    now = steps_of(history, outcome) if facts.steps is None else facts.steps
+    if status is TurnStatus.QUEUED and not any(step.status is StepStatus.COMPLETED for step in now):
+        now = []  # a look whether it is its turn; others have come back behind a person's decision
     # What is kept of earlier runs has ended with them.
     steps = merged_steps(facts.past_steps, ended_steps(now, outcome) if outcome is not None else now)
     place = session.place_of(run)

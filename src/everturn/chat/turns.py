@@ -308,7 +308,7 @@ class Turns:
         history = [] if facts.steps is not None else await self._workflows.history(facts.run.instance_id)
         turn = view_of(facts, snapshot.session, snapshot.workflow, history)
         turn.text = facts.run.accepted.text if with_content else None
-        if snapshot.status is not TurnStatus.QUEUED:
+        if turn.steps:
             turn.calls = await shown_calls(self._journal, facts, with_content=with_content)
         if snapshot.status in (TurnStatus.WAITING, TurnStatus.PAUSED):
             turn.approvals = await shown_approvals(self._journal, facts.run)
