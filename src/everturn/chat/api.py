@@ -104,7 +104,7 @@ def message_of(user_id: str, text: str, session_id: str | None) -> Message:
 
 @dataclass(frozen=True, slots=True)
 class ListQuery:
-    """A part of what a user has: at most `limit`, behind `cursor`."""
+    """A part of what a user has: at most `limit`, after `cursor`."""
 
     user_id: str
     limit: int

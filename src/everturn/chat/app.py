@@ -99,7 +99,7 @@ class ChatParts:
         deliver_later = partial(start_delivery, workflows, save_policy(settings))
         ending = Ending(dapr, journal, queue, deliver_later, metrics, waiters)
         abandoned = AbandonedTurns(journal, queue, ending, workflows)
-        # At least for the time that the setting says, behind the end of a turn that waits for its model for long.
+        # At least for the time that the setting says, after the end of a turn that waits for its model for long.
         speeches = Speeches(journal, hints, int(settings.keep_words_s + settings.generate_give_up_s))
         context = ContextSource(dapr, journal, settings)
         cancellations = Cancellations(journal, queue, waiters)

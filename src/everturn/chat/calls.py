@@ -24,7 +24,7 @@ from everturn.contracts import chat as shapes
 from everturn.contracts.fields import to_wire, utc_now
 from everturn.errors import TerminalError, TransientError
 
-_READ_AT_ONCE = 16
+_READ_BATCH = 16
 # Characters (base32) of the digests of what a model is offered, of its instructions and of its input; and those of an
 # item of the input, which say where one departs from another.
 _OFFERED_CHARS, _INSTRUCTIONS_CHARS, _INPUT_CHARS = 7, 7, 10
@@ -116,7 +116,7 @@ class Pause(msgspec.Struct, frozen=True):
 
 
 class Taken(msgspec.Struct, frozen=True):
-    """A message that the run took up: behind so many items of what its model is asked."""
+    """A message that the run took up: after so many items of what its model is asked."""
 
     message: Merged
     index: int
@@ -200,7 +200,7 @@ class CallLog:
         return taken_in(self._calls.values())
 
     async def take_up(self, index: int, *, is_first: bool) -> None:
-        """Keep that the run takes up what has come, behind so many items of what its model is asked."""
+        """Keep that the run takes up what has come, after so many items of what its model is asked."""
         for message in await self.take(is_first) if self.take else ():
             answer, at = msgspec.to_builtins(Taken(message, index)), to_wire(utc_now())
             call_id = f"merge-{message.turn_id}"
@@ -323,7 +323,7 @@ async def calls_of(journal: Journal, run: TurnRun, first: int = 1) -> list[Call]
             if key not in found:
                 return calls
             calls.append(found[key])
-        batch = _READ_AT_ONCE
+        batch = _READ_BATCH
 
 
 async def begun(

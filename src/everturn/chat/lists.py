@@ -13,7 +13,7 @@ from everturn.contracts.chat import SessionList, SessionSummary, Turn, TurnList,
 # Entries that one request looks at; a list that is short because of it has a `next`.
 _LOOKS = 500
 # Turns that are looked up at once.
-_AT_ONCE = 20
+_MOST_LOOKUPS = 20
 
 _Numbered = tuple[int, IndexedTurn]
 
@@ -28,7 +28,7 @@ class TurnFilter:
 
 @dataclass(eq=False, slots=True)
 class Lists:
-    """A list begins with the newest, or behind `cursor`, the `next` of the list before. Raises TransientError."""
+    """A list begins with the newest, or after `cursor`, the `next` of the list before. Raises TransientError."""
 
     _indexes: UserIndexes
     _turns: Turns
@@ -81,7 +81,7 @@ class Lists:
     async def _batches(
         self, user_id: str, cursor: int | None, is_wanted: Callable[[IndexedTurn], bool]
     ) -> AsyncGenerator[tuple[list[_Numbered], int], None]:
-        """The wanted entries, some at a time, and the cursor behind them; 0 behind the last one there is."""
+        """The wanted entries, some at a time, and the cursor after them; 0 after the last one there is."""
         batch: list[_Numbered] = []
         looks = 0
         async with aclosing(self._indexes.newest(user_id, cursor)) as entries:
@@ -89,7 +89,7 @@ class Lists:
                 looks += 1
                 if is_wanted(entry):
                     batch.append((number, entry))
-                if len(batch) == _AT_ONCE or looks == _LOOKS:
+                if len(batch) == _MOST_LOOKUPS or looks == _LOOKS:
                     yield batch, number
                     batch = []
                 if looks == _LOOKS:

@@ -85,7 +85,7 @@ def steps_of(history: Iterable[WorkflowHistoryEvent], outcome: Outcome | None = 
 
 
 def _forget_look(steps: dict[str, _StepSoFar], step: _StepSoFar) -> None:
-    """A look whether it is the turn's turn; one behind a person's decision comes after attempts that count."""
+    """A look whether it is the turn's turn; one after a person's decision comes after attempts that count."""
     step.attempts, step.status, step.error = step.attempts - 1, StepStatus.COMPLETED, None
     if not step.attempts:
         del steps[step.name]
@@ -144,7 +144,7 @@ def view_of(
     run, outcome, status = facts.run, facts.outcome, status_of(facts, session, workflow)
     now = steps_of(history, outcome) if facts.steps is None else facts.steps
     if status is TurnStatus.QUEUED and not any(step.status is StepStatus.COMPLETED for step in now):
-        now = []  # a look whether it is its turn; others have come back behind a person's decision
+        now = []  # a look whether it is its turn; others have come back after a person's decision
     # What is kept of earlier runs has ended with them.
     steps = merged_steps(facts.past_steps, ended_steps(now, outcome) if outcome is not None else now)
     place = session.place_of(run)

@@ -1,6 +1,6 @@
 """The words of an answer while a model says them: facts of the journal in small batches, numbered from 0.
 
-An attempt that asks a model begins with a fact of its own: what earlier attempts write behind it does not count.
+An attempt that asks a model begins with a fact of its own: what earlier attempts write after it does not count.
 The writer of the verdict closes the words first: what comes after that does not count either. So all who read them,
 whenever and wherever, read the same words.
 """
@@ -30,7 +30,7 @@ _FIRST_HALF = ("\ud800", "\udbff")
 
 
 class Words(Fact, frozen=True, kw_only=True, omit_defaults=True):
-    """A piece of an answer: of which attempt (from 0), behind how many calls of the run, and from which character on.
+    """A piece of an answer: of which attempt (from 0), after how many calls of the run, and from which character on.
 
     Without text the attempt begins. `closed`: no more words count. `by` tells two writers apart that took the same
     number for their attempt: one of them was not the first.
@@ -104,7 +104,7 @@ class Speeches:
     ttl_s: int
 
     def of(self, run: TurnRun, calls: int) -> "Speech":
-        """For an attempt that begins behind so many calls of `run`."""
+        """For an attempt that begins after so many calls of `run`."""
         return Speech(self.journal, self.hints, self.ttl_s, run, calls)
 
 
@@ -141,7 +141,7 @@ class Speech:
                 await writing
 
     def begin_call(self, calls: int) -> None:
-        """A model is asked, behind so many calls of the run."""
+        """A model is asked, after so many calls of the run."""
         self._calls, self._said, self._heard, self._half = calls, "", "", ""
         self._due.set()
 

@@ -61,7 +61,7 @@ def run_chat(options: ChatOptions) -> None:
                 _read_lines(conversation)
         except KeyboardInterrupt:
             if terminal is not None:
-                print()  # behind the prompt
+                print()  # after the prompt
             _say_how_to_go_on(conversation, options)
 
 

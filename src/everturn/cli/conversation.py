@@ -199,7 +199,7 @@ class Conversation:
         return lost_at
 
     def _events(self, heard: Heard) -> Iterator[None]:
-        """Hear events over one connection: yields once it is open, then behind each event that `heard` has taken in."""
+        """Hear events over one connection: yields once it is open, then after each event that `heard` has taken in."""
         if heard.is_over:
             return
         if self._unsent is not None:

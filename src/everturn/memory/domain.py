@@ -183,7 +183,7 @@ def with_room(conversation: Conversation) -> tuple[Conversation, tuple[Node, ...
 def with_turn(conversation: Conversation, arrival: Arrival) -> Conversation:
     """The conversation with a turn that is new to it, at its `sequence`, or else at the end.
 
-    If the number is taken, the turn is behind those that came before it.
+    If the number is taken, the turn is after those that came before it.
     """
     key = arrival.key
     turn = StoredTurn(

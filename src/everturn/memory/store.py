@@ -56,7 +56,7 @@ def session_key(session_id: str) -> str:
 
 
 def node_key(session_id: str, number: int) -> str:
-    # No id can make this another session's key: the number is behind the last colon.
+    # No id can make this another session's key: the number is after the last colon.
     return f"page:{key_part(session_id)}:{number}"
 
 

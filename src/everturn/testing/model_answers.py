@@ -47,7 +47,7 @@ class Endless:
 class Spoken:
     """An answer in pieces, if the client asks for a stream, else as a whole; at an event it waits until that is set.
 
-    `calls` of tools come behind the text. `is_cut`: the connection ends behind the last piece, and the answer has no
+    `calls` of tools come after the text. `is_cut`: the connection ends after the last piece, and the answer has no
     end.
     """
 

@@ -191,7 +191,7 @@ class PaidRun:
                 return whole, question
 
     async def _take_up(self, index: int) -> bool:
-        """Take up the next message, behind so many items; False if there is none."""
+        """Take up the next message, after so many items; False if there is none."""
         if len(self._taken) == len(self.log.taken):
             await self.log.take_up(index, is_first=not self._has_looked)
             self._has_looked = True

@@ -50,7 +50,7 @@ Position = tuple[int, ...]
 # The second number of a position.
 _STARTED, _FETCH, _FETCHED, _GENERATE, _MESSAGES, _GENERATED, _SAVE, _SAVED, _ENDED = range(9)
 # The last number of the position of an event of a message; the one before is the offset in its text. What comes before
-# them says which message: behind how many calls, and in which attempt.
+# them says which message: after how many calls, and in which attempt.
 _MESSAGE_START, _MESSAGE_CONTENT, _MESSAGE_END, _SNAPSHOT = range(4)
 _MESSAGE = 5
 
@@ -91,7 +91,7 @@ def position_of(event_id: str) -> Position | None:
 
 @dataclass(slots=True)
 class _Said:
-    """The message that is being said: behind `calls` calls of the run, in that attempt."""
+    """The message that is being said: after `calls` calls of the run, in that attempt."""
 
     calls: int
     attempt: int
@@ -291,8 +291,8 @@ def events_of(facts: TurnFacts, words: Sequence[Words] = (), calls: Sequence[Cal
     return list(EventFold(facts.run).add(words, calls, facts.verdict, facts.outcome))
 
 
-def behind(events: Iterable[LiveEvent], position: Position, run: TurnRun) -> Iterator[LiveEvent]:
-    """Those of `events` behind `position`.
+def after(events: Iterable[LiveEvent], position: Position, run: TurnRun) -> Iterator[LiveEvent]:
+    """Those of `events` after `position`.
 
     A message that was read in part continues with the rest of its text. One whose words are not kept any more is ended.
     """

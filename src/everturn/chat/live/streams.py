@@ -11,7 +11,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from everturn.chat.facts import TurnFacts
-from everturn.chat.live.events import LiveEvent, Position, behind, is_end, is_pause, position_of
+from everturn.chat.live.events import LiveEvent, Position, after, is_end, is_pause, position_of
 from everturn.chat.live.feed import Feeds
 from everturn.web.problems import Problem
 from everturn.web.requests import encoded_id
@@ -56,7 +56,7 @@ class Streams:
         one_run: bool = False,
         stop: Stop | None = None,
     ) -> "EventStream":
-        """The stream of a turn, which has been looked at just now, behind `position`, as `encode` has each event.
+        """The stream of a turn, which has been looked at just now, after `position`, as `encode` has each event.
 
         `one_run`: it ends also if a person has to decide, which ends a run of AG-UI. `stop`: it ends if a person has
         to decide now.
@@ -71,7 +71,7 @@ class Streams:
             read = 0
             while True:
                 news, is_over = feed.news, feed.is_over
-                events = list(behind(feed.events[read:], position, facts.run))
+                events = list(after(feed.events[read:], position, facts.run))
                 read += len(feed.events) - read
                 if one_run and (ends := [place for place, event in enumerate(events) if is_end(event)]):
                     yield b"".join(map(encode, events[: ends[0] + 1]))

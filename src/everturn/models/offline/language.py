@@ -215,7 +215,7 @@ def _cut(kind: str, value: str) -> str:
 def _sentences(text: str) -> list[str]:
     """The sentences of `text`, with their marks and exactly as they were written; none is blank.
 
-    What is behind so many marks is one, and too long to be read.
+    What is after so many marks is one, and too long to be read.
     """
     found, start = [], 0
     for end in islice(_END.finditer(text), _MAX_MARKS):

@@ -337,7 +337,7 @@ class AppState:
         """`database`: the runtime's, which `store` may be in."""
         self._store = store
         # A write to another place must not be ahead of one that is not on disk here yet.
-        self._before_write = _at_once if isinstance(store, SqliteStateStore) else database.settled
+        self._before_write = _no_wait if isinstance(store, SqliteStateStore) else database.settled
         self._name = component.name
         self._prefix = _key_prefix(component, app_id)
 
@@ -429,7 +429,7 @@ def _key_prefix(component: Component, app_id: str) -> str:
             return f"{other}||"
 
 
-async def _at_once() -> None:
+async def _no_wait() -> None:
     """For a store whose writes are in the order of the runtime's own."""
 
 

@@ -22,7 +22,7 @@ from everturn.runtime.workflow.worker import ActivityTask, LocalWorker, Worker, 
 log = logging.getLogger(__name__)
 
 # So many instances are woken in one round of the loop: recovery leaves room for requests.
-_WAKE_AT_ONCE = 50
+_WAKE_BATCH = 50
 _RECOVERY_RETRY_S = 1.0
 _ROOM_LOOKS = 100
 _ROOM_LOOK_S = 0.001
@@ -172,7 +172,7 @@ class WorkflowEngine:
         """
         await asyncio.sleep(0)
         for _ in range(_ROOM_LOOKS):
-            if self.active_instances <= _WAKE_AT_ONCE or self._scheduler.stopping:
+            if self.active_instances <= _WAKE_BATCH or self._scheduler.stopping:
                 return
             await asyncio.sleep(_ROOM_LOOK_S)
 
@@ -182,7 +182,7 @@ class WorkflowEngine:
             if instance is not None and instance.key == key:
                 instance.released = True
                 self._scheduler.wake(instance)
-            if count % _WAKE_AT_ONCE == 0:
+            if count % _WAKE_BATCH == 0:
                 await self._room()
 
     def _dispatch(self, pending: PendingActivity) -> None:

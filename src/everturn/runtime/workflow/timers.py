@@ -9,7 +9,7 @@ from everturn.runtime.workflow.instances import InstanceId
 from everturn.runtime.workflow.store import TimerRow
 
 # So many fire in one round of the loop; the rest in the next, so that a flood of due timers blocks nobody.
-_MAX_AT_ONCE = 100
+_MAX_PER_ROUND = 100
 # Disarmed timers stay in the heaps until they would fire, or until they are this many more than the armed ones.
 _MAX_LITTER = 10_000
 # A double holds seconds since 1970 no more exactly than this (2 ** -22 s), and what is that near is due.
@@ -102,7 +102,7 @@ class Timers:
         self._set_alarm()
 
     def _fire_due(self, heap: list[_Entry], now: float) -> None:
-        for _ in range(_MAX_AT_ONCE):
+        for _ in range(_MAX_PER_ROUND):
             if not heap or heap[0].at > now + _EXACTNESS_S:
                 return
             entry = heapq.heappop(heap)

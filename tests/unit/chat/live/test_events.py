@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from everturn.chat.calls import Call
 from everturn.chat.facts import Accepted, Cancelled, Failed, Outcome, Reply, TurnFacts, TurnRun, Verdict
-from everturn.chat.live.events import EventFold, LiveEvent, behind, events_of, position_of
+from everturn.chat.live.events import EventFold, LiveEvent, after, events_of, position_of
 from everturn.chat.words import Words
 from everturn.contracts.chat import TurnStatus
 
@@ -90,13 +90,13 @@ def test_a_stream_goes_on_behind_any_of_its_events() -> None:
 
     for count, event in enumerate(whole, start=1):
         assert position_of(event.id) == event.position
-        assert list(behind(whole, event.position, RUN)) == whole[count:]
+        assert list(after(whole, event.position, RUN)) == whole[count:]
 
 
 def test_a_message_that_was_read_in_part_goes_on_with_the_rest_of_its_text() -> None:
     content = told(REPLY)[5]
 
-    (rest,) = behind([content], (*content.position[:-2], 6, content.position[-1]), RUN)
+    (rest,) = after([content], (*content.position[:-2], 6, content.position[-1]), RUN)
 
     assert rest.id == content.id
     assert rest.body.delta == "Ann"  # type: ignore[attr-defined]
@@ -235,7 +235,7 @@ def test_a_stream_goes_on_in_the_bare_reply_once_its_words_are_gone() -> None:
     seen, bare = streamed(words, reply), events_of(TurnFacts(STREAMED, reply, ENDED))
 
     for count, event in enumerate(seen, start=1):
-        rest = list(behind(bare, event.position, STREAMED))
+        rest = list(after(bare, event.position, STREAMED))
         assert text_of(seen[:count]) + text_of(rest) == "One two three"
         ids = [each.id for each in seen]
         assert all(each.id in ids for each in rest if not isinstance(each.body, TextMessageContentEvent))
@@ -247,7 +247,7 @@ def test_a_dead_message_is_ended_also_once_its_words_are_gone() -> None:
     seen, bare = streamed(words, reply), events_of(TurnFacts(STREAMED, reply, ENDED))
     dead = next(event for event in seen if isinstance(event.body, TextMessageContentEvent))
 
-    rest = list(behind(bare, dead.position, STREAMED))
+    rest = list(after(bare, dead.position, STREAMED))
 
     place = seen.index(dead)
     assert [event.id for event in rest[:2]] == [event.id for event in seen[place + 1 : place + 3]]
