@@ -36,12 +36,16 @@ _CODES_OF_STATUS = {
 # Dapr's default of --max-body-size.
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 MAX_METADATA_BYTES = 16 * 1024
+# Calls of one connection at once; more wait in the client. A worker has one long call and a short one for each answer,
+# but each workflow that a client waits for is a call, too, and the others of its connection would wait behind those.
+MAX_CALLS = 1_000
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", -1),
     # More is refused; between gRPC's own two limits a call would be refused at random.
     ("grpc.max_metadata_size", MAX_METADATA_BYTES),
     ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
+    ("grpc.max_concurrent_streams", MAX_CALLS),
     ("grpc.so_reuseport", 0),
     # A worker that disappears without a goodbye is noticed within 15 s; the SDK pings every 30 s and may do so.
     ("grpc.keepalive_time_ms", 10_000),

@@ -93,7 +93,9 @@ class TaskHubRig:
         return raw
 
     def channel(self) -> grpc.aio.Channel:
-        channel = grpc.aio.insecure_channel(f"{HOST}:{self.port}")
+        """On a connection of its own, as of another process."""
+        own = [("grpc.use_local_subchannel_pool", 1)]
+        channel = grpc.aio.insecure_channel(f"{HOST}:{self.port}", options=own)
         self._channels.append(channel)
         return channel
 

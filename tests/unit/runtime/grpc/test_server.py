@@ -1,4 +1,4 @@
-"""Who may call the gRPC server: those who show DAPR_API_TOKEN, if it is set."""
+"""Who may call the gRPC server (those who show DAPR_API_TOKEN, if it is set), and how often at once."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from google.protobuf.empty_pb2 import Empty
 
 from everturn.dapr.sdk.protocol import GetWorkItemsRequest, WorkItem
-from everturn.runtime.grpc.server import TOKEN_HEADER
+from everturn.runtime.grpc.server import MAX_CALLS, TOKEN_HEADER
 from tests.unit.runtime.grpc.task_hub_rig import PATIENCE_S, TaskHubRig, until
 
 
@@ -63,3 +63,19 @@ async def test_work_goes_only_to_those_with_the_token(guarded: TaskHubRig, token
 
     assert guarded.remote.connected == int(is_let_in)
     stream.cancel()
+
+
+async def test_one_connection_has_so_many_calls_and_no_more_while_others_are_answered(hub: TaskHubRig) -> None:
+    ask_for_work = hub.channel().unary_stream(
+        "/TaskHubSidecarService/GetWorkItems",
+        request_serializer=lambda message: message.SerializeToString(),
+        response_deserializer=WorkItem.FromString,
+    )
+
+    calls = [ask_for_work(GetWorkItemsRequest()) for _ in range(MAX_CALLS + 300)]
+    await until(lambda: hub.remote.connected >= MAX_CALLS)
+    await hello(hub)
+
+    assert hub.remote.connected == MAX_CALLS
+    for call in calls:
+        call.cancel()
