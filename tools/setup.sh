@@ -78,5 +78,7 @@ export UV_PROJECT_ENVIRONMENT="$VENV" UV_PYTHON_DOWNLOADS=never
 if ! install_locked >"$LOG" 2>&1; then
     fail "pip could not install the locked packages: check the network, or the index and proxy that pip is set to use, and run make again; details are in $LOG."
 fi
+# uv has done so for the packages; else the first start does.
+"$VENV/bin/python" -m compileall -q src >>"$LOG" 2>&1 || fail "src does not compile: details are in $LOG."
 echo "$group $inputs" >"$STAMP"
 say "ready"
