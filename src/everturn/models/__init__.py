@@ -1,4 +1,4 @@
 """Language models: OpenAI-compatible endpoints and the offline demo, as models of the OpenAI Agents SDK.
 
-May import `web`, `dapr`, `settings`, `contracts` and `errors`; `chat` and `memory` import it.
+May import `dapr`, `settings`, `proxies`, `contracts` and `errors`; `chat` and `memory` import it.
 """
