@@ -121,7 +121,7 @@ class Settings(BaseSettings):
     generate_max_delay_s: Seconds = Field(30, description="most seconds between two attempts of `generate_response`")
     assistant: OptionalText = Field(
         None,
-        description="an `Agent` of the Agents SDK of one's own, as `module:agent`; without a model it gets this one",
+        description="an `Agent` of your own, of the Agents SDK, as `module:agent`; without a model it gets this one",
     )
     generate_timeout_s: Seconds = Field(60, description="seconds that one call of the model may take")
     overlap: Overlap = Field(
@@ -183,7 +183,7 @@ class Settings(BaseSettings):
     )
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description="comma-separated names that clients may call the services and the runtime by, beside loopback "
+        description="comma-separated names that clients may call the services and the runtime by, besides loopback "
         "names, IP addresses and `EVERTURN_HOST`; `*.example.com` is every name under it, `*` every name",
     )
 

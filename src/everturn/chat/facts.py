@@ -101,7 +101,7 @@ class Reply(Fact, frozen=True, kw_only=True, omit_defaults=True, tag="reply", ta
     """The model's reply. `stored_up_to`: the memory service has all turns of the session up to this sequence.
 
     `usage`: see `ChatReply`. `last_call`: the `Call` that gave it. `place`: how many calls were before that, and which
-    attempt said it. `merged`: the messages that it answers beside that of its turn. `words`, here and in the other
+    attempt said it. `merged`: the messages that it answers besides that of its turn. `words`, here and in the other
     verdicts: how many words count; `merged_into`: the turn that took the message up, of whose verdict this is a copy.
     """
 

@@ -48,7 +48,7 @@ class _StepSoFar:
 def steps_of(history: Iterable[WorkflowHistoryEvent], outcome: Outcome | None = None) -> list[Step]:
     """The steps that a history shows, in order of their start.
 
-    An attempt is a scheduled task; a failed one is `retrying` until the next is scheduled or the story continues
+    An attempt is a scheduled task; a failed one is `retrying` until the next is scheduled or the workflow continues
     without it, when it is `failed`. A look whether it is the turn's turn yet is no attempt, nor is what the step that
     ends the turn does again after it has written `outcome`: what was said of an ended turn stays.
     """

@@ -30,7 +30,7 @@ class AppProcess:
 
     @classmethod
     async def start(cls, command: Sequence[str], environment: Mapping[str, str]) -> "AppProcess":
-        """`command`, with `environment` beside that of this process. Raises StartError if it cannot be run."""
+        """`command`, with `environment` added to that of this process. Raises StartError if it cannot be run."""
         watcher = await _start_watcher()
         try:
             process = await asyncio.create_subprocess_exec(

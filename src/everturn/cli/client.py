@@ -33,7 +33,7 @@ def printable(text: str) -> str:
 
 
 def note(sentence: str) -> None:
-    """Say something beside the conversation, on stderr."""
+    """Say something that is no part of the conversation, on stderr."""
     Console(stderr=True).print(plain(sentence), style="dim", soft_wrap=True)
 
 

@@ -57,7 +57,7 @@ class Screen(Protocol):
         """Where the turn stands."""
 
     def note(self, sentence: str) -> None:
-        """Something beside the reply."""
+        """Something that is no part of the reply."""
 
     def lost(self, sentence: str) -> None:
         """The service cannot be reached now, until something is heard again."""

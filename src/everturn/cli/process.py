@@ -120,7 +120,7 @@ def check_who_may_call(settings: Settings) -> None:
 def who_may_call(settings: Settings) -> str | None:
     """A warning if others than this machine's programs reach the services and nobody signs in; None if all is well.
 
-    Raises SettingError if EVERTURN_AUTH does not say `none` in so many words.
+    Raises SettingError if EVERTURN_AUTH does not say `none` explicitly.
     """
     if settings.auth != "none" or _is_loopback(settings.host):
         return None

@@ -38,7 +38,7 @@ async def retry_conflicts(change: Callable[[], Awaitable[T]], what: str) -> T:
     """Run `change`, which reads, decides and writes under an ETag, until no one else has written in between.
 
     `what` names the thing in the error. Raises TransientError (kind `conflict`) after MAX_CONFLICTS lost races, and
-    what `change` raises beside ConflictError.
+    what `change` raises besides ConflictError.
     """
     for lost in range(MAX_CONFLICTS):
         try:

@@ -16,7 +16,7 @@ ANY = "*"
 
 @dataclass(frozen=True, slots=True)
 class AllowedPages:
-    """`hosts`: names that this server has beside loopback names and addresses; `origins`: pages that may call it.
+    """`hosts`: names that this server has besides loopback names and addresses; `origins`: pages that may call it.
 
     A name `*.example.com` is every name under it; `*` is every name, or every origin.
     """

@@ -1,4 +1,4 @@
-"""What is read from a request beside its body: ids in paths, text in headers, what the client prefers.
+"""What is read from a request besides its body: ids in paths, text in headers, what the client prefers.
 
 Any id works in a path, percent-encoded, slashes too. Servers decode a path before routing, so an encoded slash would
 split an id and a trailing newline would get lost in the router's pattern. `EncodedPath` routes on the path as it was

@@ -1,4 +1,4 @@
-"""The page that browsers get at `/`: its files, and what it needs beside the API.
+"""The page that browsers get at `/`: its files, and what it needs besides the API.
 
 Plain files in this folder, served as they are: no build step, nothing from outside. They are public; the calls that the
 page makes sign in as those of every other client do.
@@ -22,7 +22,7 @@ from everturn.web.callers import CallerOf
 from everturn.web.files import OWN_FILES, BrowserFile, is_served
 from everturn.web.problems import problem_responses
 
-# Beside what all files of a service may do: no text becomes markup without being sanitised
+# Besides what all files of a service may do: no text becomes markup without being sanitised
 # (https://www.w3.org/TR/trusted-types/).
 _POLICY = f"{OWN_FILES}; require-trusted-types-for 'script'; trusted-types dompurify"
 _INDEX = "/page/index.html"

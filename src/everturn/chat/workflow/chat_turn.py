@@ -1,8 +1,8 @@
-"""The story of a turn: a Dapr workflow. It decides; activities act. Registered names never change, since stored
+"""A turn as a Dapr workflow. It decides; activities act. Registered names never change, since stored
 histories hold them.
 
 Which steps a turn takes, and how patiently, is in its workflow's input: a turn that runs while a step is added takes
-those that it began with. A change of the story itself is a new version, beside the old one (docs/how-to/add-a-step.md).
+those that it began with. A change of the order itself is a new version, beside the old one (docs/how-to/add-a-step.md).
 """
 
 from collections.abc import Generator

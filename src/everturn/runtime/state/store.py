@@ -101,7 +101,7 @@ OpenStateStore = Callable[[Component, Database, Clock], StateStore]
 
 # A sweep holds the writer for one batch of this many keys at a time.
 _SWEEP_BATCH = 500
-# All values in memory together, the largest one that is kept there, and what an entry takes beside its value.
+# All values in memory together, the largest one that is kept there, and what an entry takes besides its value.
 _MAX_RECENT_BYTES = 4 * 1024 * 1024
 _MAX_VALUE_BYTES = 256 * 1024
 _ENTRY_BYTES = 500

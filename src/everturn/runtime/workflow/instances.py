@@ -43,7 +43,7 @@ _MAX_IDLE_BYTES = 8 * 1024 * 1024
 _MAX_IDLE_INSTANCES = 1_000
 # Those that wait for time, an event or a child may do so for hours; of an ended one only a question may still come.
 _MAX_DORMANT_INSTANCES = 64
-# What an event takes in memory beside its bytes: a message of its own, with an arena (measured: 16 events, 16 kB).
+# What an event takes in memory besides its bytes: a message of its own, with an arena (measured: 16 events, 16 kB).
 _EVENT_BYTES = 1_000
 
 
