@@ -1,12 +1,9 @@
 """What the offline demo takes for a fact, and what not."""
 
-import sys
-from collections.abc import Callable
-from types import FrameType
-
 import pytest
 
 from everturn.models.offline.language import Fact, asked_in, clauses, courtesies, merge, read, render, stated
+from tests.unit.work import work_of
 
 NAME, HOME, LIKE, DISLIKE, MY, NOTE = "name", "home", "like", "dislike", "attribute", "note"
 ORIGIN, WORK, BEING = "origin", "work", "being"
@@ -123,23 +120,6 @@ def test_two_facts_in_one_sentence_are_both_taken(text: str, facts: list[tuple[s
     assert [(fact.kind, fact.value) for fact in stated(text)] == facts
 
 
-def characters_handled(act: Callable[[], object]) -> int:
-    """How many characters our own functions are handed while `act` runs: time, counted."""
-    handled = 0
-
-    def count(frame: FrameType, event: str, _: object) -> None:
-        nonlocal handled
-        if event == "call" and "everturn" in frame.f_code.co_filename:
-            handled += 1 + sum(len(value) for value in frame.f_locals.values() if isinstance(value, str))
-
-    sys.setprofile(count)
-    try:
-        act()
-    finally:
-        sys.setprofile(None)
-    return handled
-
-
 HOSTILE = (
     *("a. ", "A.", "a ", "!", "...", ". ", "\n", ";", "? ", "’", "Dr. ", "hi ", "from ", "my ", "I like ", "I'm "),
     *("my x is ", "and I ", ", and my a is b", "remember that ", "what is my ", "I live in a and ", "what time in a/"),
@@ -158,7 +138,7 @@ def test_reading_any_text_takes_time_in_proportion_to_its_length(part: str) -> N
             courtesies(text)
             read(text, "Ann")
 
-        return characters_handled(read_all)
+        return work_of(read_all)
 
     assert reading(32_000) <= 2.2 * reading(16_000) + 1_000
 
