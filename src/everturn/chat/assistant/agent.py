@@ -110,8 +110,6 @@ class Assistant:
                 if answer is not None:
                     return checked_reply(answer)
         except TransientError as error:
-            if self._servers and error.kind == "tools_unreachable":
-                await self._servers.reconnect()
             raise ModelCallFailed(error, spent_s=run.failing_for_s, got_on=run.has_answered) from None
         raise RunStopped
 

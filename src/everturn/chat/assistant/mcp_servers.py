@@ -3,8 +3,11 @@
 Importing this takes seconds: do it late.
 """
 
+import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import wraps
+from typing import Any
 
 from agents.mcp import MCPServer, MCPServerManager
 
@@ -17,24 +20,68 @@ class ToolServers:
     """Connections to `servers`, on which the agents that have them can rely after `connect`."""
 
     def __init__(self, servers: Sequence[MCPServer]) -> None:
-        self._manager = MCPServerManager(servers, connect_in_parallel=True)
-        self._is_begun = False
+        self._connections = [_Connection(server) for server in servers]
 
     async def connect(self) -> None:
         """Connect what is not connected. Raises TransientError (kind `tools_unreachable`) if one cannot be reached."""
-        if not self._is_begun:
-            self._is_begun = True
-            await self._manager.connect_all()
-        elif self._manager.failed_servers:
-            await self._manager.reconnect()
-        if failed := self._manager.failed_servers:
-            names = ", ".join(repr(server.name) for server in failed)
+        are_there = await asyncio.gather(*(connection.make() for connection in self._connections))
+        pairs = zip(self._connections, are_there, strict=True)
+        if names := ", ".join(repr(connection.name) for connection, is_there in pairs if not is_there):
             log.warning("tools_unreachable", extra={"servers": names})
             raise TransientError(f"the MCP server {names} cannot be reached", kind="tools_unreachable")
 
-    async def reconnect(self) -> None:
-        """Connect all of them again: one has broken off."""
-        await self._manager.reconnect(failed_only=False)
+    async def close(self) -> None:
+        await asyncio.gather(*(connection.close() for connection in self._connections))
+
+
+class _Connection:
+    """That to one server, which all turns share. It is made again between their calls, never under one.
+
+    One whose server did not list its tools counts as broken until it does.
+    """
+
+    def __init__(self, server: MCPServer) -> None:
+        self.name = server.name
+        # In parallel: a task of its own makes and ends the connection, as anyio demands.
+        self._manager = MCPServerManager([server], connect_in_parallel=True)
+        self._is_begun = self._is_broken = False
+        self._calls = 0
+        self._changing = asyncio.Lock()
+        server.list_tools = self._counted(server.list_tools, self._note_list)  # type: ignore[method-assign]
+        server.call_tool = self._counted(server.call_tool)  # type: ignore[method-assign]
+
+    async def make(self) -> bool:
+        """Make it if it is not there; whether it is there now. A broken one stays while others call over it."""
+        async with self._changing:
+            if not self._is_begun:
+                self._is_begun = True
+                await self._manager.connect_all()
+            elif (self._is_broken or self._manager.failed_servers) and not self._calls:
+                await self._manager.reconnect(failed_only=False)
+                self._is_broken = False
+        return not self._manager.failed_servers
 
     async def close(self) -> None:
         await self._manager.cleanup_all()
+
+    def _note_list(self, *, has_worked: bool) -> None:
+        self._is_broken = not has_worked
+
+    def _counted(self, call: Callable[..., Awaitable[Any]], note: Callable[..., None] = lambda **_: None) -> Any:
+        """`call`, which waits while the connection is made; `note` hears whether it has worked."""
+
+        @wraps(call)
+        async def counted(*args: Any, **kwargs: Any) -> Any:
+            async with self._changing:
+                self._calls += 1
+            try:
+                answer = await call(*args, **kwargs)
+            except Exception:
+                note(has_worked=False)
+                raise
+            finally:
+                self._calls -= 1
+            note(has_worked=True)
+            return answer
+
+        return counted

@@ -90,3 +90,59 @@ async def test_a_turn_waits_for_a_server_over_http_that_is_away_and_again_if_it_
     await assistant.close()
 
     assert (first, second) == ("It is sunny.", "It is sunny.")
+
+
+class Watched(MCPServerStdio):
+    """A real server. Its connections are counted, its list fails so often, its tools wait for `release`."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__({"command": sys.executable, "args": ["-m", SERVER]}, **given)
+        self.connects = self.failures = 0
+        self.is_called, self.release = asyncio.Event(), asyncio.Event()
+
+    async def connect(self) -> None:
+        self.connects += 1
+        await super().connect()  # type: ignore[no-untyped-call]
+
+    async def list_tools(self, *args: Any, **kwargs: Any) -> Any:
+        if self.failures:
+            self.failures -= 1
+            raise OSError("no list")
+        return await super().list_tools(*args, **kwargs)
+
+    async def call_tool(self, *args: Any, **kwargs: Any) -> Any:
+        self.is_called.set()
+        await self.release.wait()
+        return await super().call_tool(*args, **kwargs)
+
+
+async def test_only_the_server_that_broke_is_connected_again() -> None:
+    broken, other = Watched(), Watched(tool_filter={"blocked_tool_names": ["weather"]})
+    agent = Agent[Any](name="a", instructions="Help.", mcp_servers=[other, broken])
+    assistant = Assistant(ScriptedModel([[assistant_message("hi")], [assistant_message("hi")]]), agent=agent)
+    await replied(assistant, CallLog())
+
+    broken.failures = 1
+    with pytest.raises(TransientError, match="does not list its tools"):
+        await replied(assistant, CallLog())
+    await replied(assistant, CallLog())
+    await assistant.close()
+
+    assert (broken.connects, other.connects) == (2, 1)
+
+
+async def test_a_server_is_not_connected_again_under_the_call_of_another_turn() -> None:
+    server = Watched()
+    assistant = assistant_with(server, [SCRIPT[0], [assistant_message("hi")], *SCRIPT[1:], [assistant_message("hi")]])
+    calling = asyncio.create_task(replied(assistant, CallLog()))
+    await server.is_called.wait()
+
+    server.failures = 1
+    with pytest.raises(TransientError, match="does not list its tools"):
+        await replied(assistant, CallLog())
+    meanwhile = await replied(assistant, CallLog())
+    server.release.set()
+    reply = await calling
+    await assistant.close()
+
+    assert (meanwhile, reply, server.connects) == ("hi", "It is sunny.", 1)
