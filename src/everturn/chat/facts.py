@@ -46,6 +46,12 @@ class Accepted(Fact, frozen=True, kw_only=True, omit_defaults=True):
     overlap: str = ""
 
 
+class Refused(Fact, frozen=True, kw_only=True, omit_defaults=True):
+    """The message was refused `at`, when it would have taken its place: it gets none afterwards."""
+
+    at: str
+
+
 class RunAsked(Fact, frozen=True, kw_only=True, omit_defaults=True):
     """Somebody asked to run a failed turn again."""
 

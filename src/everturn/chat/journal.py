@@ -24,6 +24,7 @@ from everturn.chat.facts import (
     KeptSteps,
     Outcome,
     Prompt,
+    Refused,
     Reply,
     RunAsked,
     TurnFacts,
@@ -104,6 +105,13 @@ class Journal:
         key = accepted_key(run.turn_id)
         await self._dapr.save_state(Save(key, run.accepted.stored(), ttl_s=self.ttl_s(run.accepted), durable=False))
         self._remember(key, run.accepted)
+
+    async def refuse(self, run: TurnRun) -> None:
+        """Write down that the message of `run` gets no place."""
+        await self.write(run.key("refused"), Refused(at=to_wire(utc_now())))
+
+    async def is_refused(self, run: TurnRun) -> bool:
+        return await self._read(run.key("refused"), Refused) is not None
 
     async def forget(self, run: TurnRun) -> None:
         """Take back what `accept` wrote, of a message that is refused: its turn is unknown then."""

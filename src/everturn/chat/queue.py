@@ -18,8 +18,9 @@ runs. What a crash leaves after each of them, and who finishes it:
 
 Two first messages at once can start two workflows: whose turn is not the head waits, for `your_turn` or half a minute,
 and looks again. A first message of another user is refused when its place is written, as is one with `overlap: reject`
-if a turn is there; its workflow leaves no trace. That it was refused is written in the same way as a place, so that
-nobody enters it afterwards; then its `accepted` is deleted. A crash before that leaves what a repeated request refuses.
+if a turn is there; its workflow leaves no trace. That it was refused is a fact; then the session is written, as for a
+place, so that nobody enters it afterwards; then its `accepted` is deleted. A crash before that leaves what a repeated
+request refuses.
 
 A message with `overlap: merge` is taken up here as well: the head writes itself into the places behind it. From then on
 that message cannot be cancelled, and does not run, before the head leaves; in the same write it leaves with those that
@@ -41,6 +42,7 @@ from everturn.chat.journal import Journal
 from everturn.chat.session import (
     QueuedTurn,
     Session,
+    busy,
     check_not_busy,
     check_not_taken,
     check_owner,
@@ -48,6 +50,7 @@ from everturn.chat.session import (
     session_key,
     stored_session,
 )
+from everturn.contracts.chat import Overlap
 from everturn.dapr.client import Save, SidecarClient, Versioned, retry_conflicts
 from everturn.errors import TerminalError
 
@@ -141,7 +144,11 @@ class SessionQueue:
             if not is_new and await self._journal.outcome(run) is not None:
                 return None
             if (refusing := stored.value.refusing(run)) is not stored.value:
+                # The fact first: who reads the session behind this write finds it, however many are refused meanwhile.
+                await self._journal.refuse(run)
                 await self._save(accepted.session_id, refusing, stored.etag)
+            elif not is_new and run.overlap == Overlap.REJECT and await self._journal.is_refused(run):
+                raise busy()
             check_not_busy(refusing, run)
             changed, place = stored.value.appended(run)
             is_new = False

@@ -18,7 +18,7 @@ MAX_QUEUED_TURNS = 500
 MAX_RECENT_TURNS = 200
 # Messages that a turn takes up: it is one fact and one event with all their texts, and a sidecar takes 4 MiB at a time.
 MAX_TAKEN_TURNS = 10
-# Refused messages that are remembered while others may be entering them: requests of one key, at the same time.
+# Refused messages that the session remembers; of others their facts tell.
 _MOST_REFUSED = 20
 # Characters of a title, and of the text that it is made from: white space in it is made one blank.
 _TITLE_CHARS, _TITLE_FROM = 80, 400
@@ -223,10 +223,13 @@ def check_owner(session: Session, session_id: str, user_id: str) -> None:
 def check_not_busy(session: Session, run: TurnRun) -> None:
     """Raises TerminalError (kind `busy`) if `run` does not wait and a turn of the session has not ended."""
     if run.turn_id in session.refusing(run).refused:
-        raise TerminalError(
-            "a turn of this session has not ended, and the message does not wait for it (overlap is reject)",
-            kind="busy",
-        )
+        raise busy()
+
+
+def busy() -> TerminalError:
+    return TerminalError(
+        "a turn of this session has not ended, and the message does not wait for it (overlap is reject)", kind="busy"
+    )
 
 
 def check_not_taken(session: Session, run: TurnRun) -> None:

@@ -55,12 +55,15 @@ async def test_a_message_that_does_not_wait_is_refused_by_the_place_that_came_fi
     assert await ours.journal.find("late") is None
 
 
-async def test_what_was_refused_nobody_enters_afterwards(dapr: DaprClient) -> None:
+@pytest.mark.parametrize("others", [0, 30])
+async def test_what_was_refused_nobody_enters_afterwards(dapr: DaprClient, others: int) -> None:
+    """However many were refused since: a session keeps few of its refusals."""
     ours, other = Replica(dapr), Replica(dapr)
     first, late = run("first"), run("late", "reject")
     await other.queue.enter(first, is_new=True)
-    with pytest.raises(TerminalError):
-        await ours.queue.enter(late, is_new=True)
+    for refusal in (late, *(run(f"t{number}", "reject") for number in range(others))):
+        with pytest.raises(TerminalError):
+            await ours.queue.enter(refusal, is_new=True)
     await other.queue.end(first)
 
     with pytest.raises(TerminalError) as refused:
