@@ -68,6 +68,9 @@ async def test_a_proxy_that_signs_in_asks_for_nothing(machine: Machine, visit: V
     await expect(visitor.page.locator("#who strong")).to_have_text("ann")
     await expect(stranger.page.locator("#connection")).to_contain_text("Nobody is signed in")
     await expect(stranger.page.get_by_role("dialog")).to_have_count(0)
+    await stranger.page.set_viewport_size({"width": 390, "height": 800})
+    await expect(stranger.page.get_by_role("button", name="Details of the turn")).to_be_in_viewport(ratio=1)
+    await expect(stranger.page.get_by_role("heading", name="New conversation")).to_be_in_viewport(ratio=1)
 
 
 async def test_an_operator_signs_in_beside_the_proxy(machine: Machine, visit: Visit) -> None:
@@ -83,6 +86,10 @@ async def test_an_operator_signs_in_beside_the_proxy(machine: Machine, visit: Vi
 
     page = operator.page
     await page.goto(operator.url)
+    await page.get_by_role("button", name="Sign in as an operator").click()
+    await page.get_by_label("Operator's token").fill("thought better of")
+    await page.keyboard.press("Escape")
+    await expect(page.get_by_role("dialog")).to_have_count(0)
     await page.get_by_role("button", name="Sign in as an operator").click()
     await page.get_by_label("Operator's token").fill("a guess")
     await page.keyboard.press("Enter")

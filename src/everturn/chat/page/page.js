@@ -53,9 +53,13 @@ function signIn(why = "", asked = { jwt: "token", header: "operator" }[auth] ?? 
   dialog.showModal();
 }
 
-$("sign-in").addEventListener("cancel", (event) => event.preventDefault());
+$("sign-in").addEventListener("cancel", (event) => {
+  if ($("sign-in").dataset.asked === "operator") $("sign-in-field").value = ""; // who is none can go back
+  else event.preventDefault();
+});
 $("sign-in").addEventListener("close", () => {
   const [given, { asked }] = [$("sign-in-field").value.trim(), $("sign-in").dataset];
+  if (!given && asked === "operator") return;
   if (!given) return signIn("", asked);
   if (TOKENS.includes(asked)) keepToken(given);
   else storeOf(asked).setItem(USER, given);
