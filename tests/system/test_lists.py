@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from everturn.dapr.wire import Request
 from everturn.testing.clock import ManualClock
 from everturn.testing.model_answers import Held, completion, status
 from everturn.testing.model_endpoint import ModelEndpoint
-from tests.system.conftest import System, running
+from tests.system.conftest import Gate, System, running
 
 
 async def listed(system: System, what: str, **query: Any) -> dict[str, Any]:
@@ -115,6 +116,33 @@ async def test_lists_are_there_after_a_restart(tmp_path: Path, endpoint: ModelEn
 async def test_a_user_without_turns_has_empty_lists(system: System) -> None:
     assert await listed(system, "turns") == {"turns": []}
     assert await listed(system, "sessions") == {"sessions": []}
+
+
+async def test_lists_cost_the_same_whatever_others_have(
+    tmp_path: Path, endpoint: ModelEndpoint, clock: ManualClock
+) -> None:
+    gate, asked = Gate(), list[tuple[str, bytes]]()
+
+    def note(request: Request) -> bool:
+        if "index" in request.target or request.target.endswith("/bulk"):  # the rest is of turns that are ending
+            asked.append((request.target, request.body))
+        return False
+
+    async with running(tmp_path, endpoint, clock, gate=gate) as system:
+        gate.wanted = note
+
+        async def cost(what: str) -> list[tuple[str, bytes]]:
+            asked.clear()
+            await listed(system, what)
+            return list(asked)
+
+        await system.ended(await system.accept("Hi"))
+        alone = [await cost("turns"), await cost("sessions")]
+        for number in range(12):
+            await system.ended(await system.accept("Hi", user=f"u{number}", session=f"s{number}"))
+
+        assert [await cost("turns"), await cost("sessions")] == alone
+        assert len(alone[0]) == 2
 
 
 @pytest.mark.parametrize(
