@@ -218,7 +218,7 @@ class Acceptance:
     async def _see_head(self, run: TurnRun) -> None:
         """Who waits before may have lost its workflow; that nobody can look now only delays this turn."""
         try:
-            await self._abandoned.ensure_head_runs(run.accepted.session_id, run.accepted.user_id)
+            await self._abandoned.ensure_head_runs(run)
         except TransientError as error:
             log.warning("head_not_seen", extra={"turn_id": run.turn_id, "reason": error.message})
 

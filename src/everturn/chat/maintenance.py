@@ -76,14 +76,15 @@ class AbandonedTurns:
             await self._workflows.resume(run.instance_id)
         return verdict
 
-    async def ensure_head_runs(self, session_id: str, user_id: str) -> None:
-        """Start the head if it has no workflow; a head that has ended, or has no facts, is taken off before.
+    async def ensure_head_runs(self, waiting: TurnRun) -> None:
+        """Start the head of this run's session if it has no workflow; one that has ended, or has no facts, is taken off
+        before.
 
         What a later message interrupts is cancelled first.
         """
-        is_first = True
+        session_id, is_first = waiting.accepted.session_id, True
         while True:
-            session = (await self._queue.read(session_id, user_id)).value
+            session = await self._queue.session_of(waiting)
             if is_first and session.interrupted:
                 is_first = False
                 await self._cancel_all(session.interrupted)

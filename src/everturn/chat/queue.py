@@ -106,6 +106,10 @@ class SessionQueue:
         self._see(session_id, session)
         return Versioned(session, item.etag)
 
+    async def session_of(self, run: TurnRun) -> Session:
+        """The session of `run` as it is now."""
+        return (await self.read(run.accepted.session_id, run.accepted.user_id)).value
+
     async def read_many(self, session_ids: Sequence[str]) -> dict[str, Session]:
         """The sessions that there are, by id."""
         keys = {session_key(session_id): session_id for session_id in session_ids}
@@ -173,13 +177,12 @@ class SessionQueue:
         `starts_first`: the workflow was started before its place was written, so that a pause would suspend it: what
         this process saw of the session is enough.
         """
-        accepted = run.accepted
         if run.number > 0:
             await self._journal.ask(run)
-        async with self._lock(accepted.session_id):
+        async with self._lock(run.accepted.session_id):
             session = self.last_seen(run) if starts_first else None
         if session is None:
-            session = (await self.read(accepted.session_id, accepted.user_id)).value
+            session = await self.session_of(run)
         if session.place_of(run) is None:
             try:
                 if await self.enter(run, is_new=False) is None:
@@ -187,14 +190,14 @@ class SessionQueue:
             except TerminalError as error:
                 log.warning("turn_refused", extra={"turn_id": run.turn_id, "kind": error.kind})
                 return Standing.GONE
-            session = (await self.read(accepted.session_id, accepted.user_id)).value
+            session = await self.session_of(run)
         return _standing(session, run)
 
     async def place_of(self, run: TurnRun) -> QueuedTurn | None:
         """The place of `run`, whose sequence never changes; None if it has none (any more)."""
         if session := self.last_seen(run):
             return session.head
-        return (await self.read(run.accepted.session_id, run.accepted.user_id)).value.place_of(run)
+        return (await self.session_of(run)).place_of(run)
 
     async def end(
         self, run: TurnRun, *, completed: bool = False, stored_up_to: int = 0, merged: Collection[str] = ()
@@ -203,31 +206,30 @@ class SessionQueue:
 
         To be repeated until it has returned; harmless twice.
         """
-        accepted, is_behind = run.accepted, False
+        is_behind = False
 
         def without(session: Session) -> Session:
             nonlocal is_behind
             is_behind = session.place_of(run) is not None and not (session.head and session.head.is_of(run))
             return session.without(run, completed=completed, stored_up_to=stored_up_to, merged=merged)
 
-        session = await self._change(accepted.session_id, accepted.user_id, without)
+        session = await self._change(run, without)
         if not is_behind:
-            await self.start_head(session, accepted.session_id)
+            await self.start_head(session, run.accepted.session_id)
 
     async def take_up(self, run: TurnRun, *, is_first: bool) -> list[QueuedTurn]:
         """The places of the messages that `run`, which is about to call its model, has taken up.
 
         `is_first`: what this process saw of the session is enough.
         """
-        accepted = run.accepted
-        session = self.last_seen(run) if is_first else (await self.read(accepted.session_id, accepted.user_id)).value
+        session = self.last_seen(run) if is_first else await self.session_of(run)
         if session is not None and session.taking(run) is not session:
-            session = await self._change(accepted.session_id, accepted.user_id, lambda now: now.taking(run))
+            session = await self._change(run, lambda now: now.taking(run))
         return session.taken_by(run) if session else []
 
     async def taken_by(self, run: TurnRun) -> list[QueuedTurn]:
         """The places of the messages that `run` has taken up, as they are now: another replica may have taken them."""
-        return (await self.read(run.accepted.session_id, run.accepted.user_id)).value.taken_by(run)
+        return (await self.session_of(run)).taken_by(run)
 
     async def keep_apart(self, run: TurnRun) -> None:
         """Let no other turn take up the message of `run`. Raises TerminalError (kind `merged`) if one has."""
@@ -236,20 +238,16 @@ class SessionQueue:
             check_not_taken(session, run)
             return session.apart(run)
 
-        await self._change(run.accepted.session_id, run.accepted.user_id, changed)
+        await self._change(run, changed)
 
     async def step_aside(self, run: TurnRun) -> None:
         """Let later turns pass while `run` waits for a person. To be repeated until it has returned."""
-        accepted = run.accepted
-        session = await self._change(accepted.session_id, accepted.user_id, lambda session: session.aside(run))
-        await self.start_head(session, accepted.session_id)
+        session = await self._change(run, lambda session: session.aside(run))
+        await self.start_head(session, run.accepted.session_id)
 
     async def come_back(self, run: TurnRun) -> Standing:
         """Where a run stands about which a person has decided; it goes to the end if others could pass."""
-        accepted = run.accepted
-        return _standing(
-            await self._change(accepted.session_id, accepted.user_id, lambda session: session.returned(run)), run
-        )
+        return _standing(await self._change(run, lambda session: session.returned(run)), run)
 
     async def drop(self, session_id: str, turn_id: str) -> None:
         """Take a turn off of which there are no facts (any more), and start the head."""
@@ -259,7 +257,7 @@ class SessionQueue:
             return session if len(queue) == len(session.queue) else msgspec.structs.replace(session, queue=queue)
 
         log.error("turn_without_facts", extra={"turn_id": turn_id, "session_id": session_id})
-        await self.start_head(await self._change(session_id, "", without), session_id)
+        await self.start_head(await self._change_at(session_id, "", without), session_id)
 
     async def start_head(self, session: Session, session_id: str) -> None:
         """Start the workflow of the head; one that waits hears that it is its turn, one that has ended stays so."""
@@ -276,16 +274,18 @@ class SessionQueue:
 
     async def hold(self, run: TurnRun, *, paused: bool) -> Session:
         """Pause or resume the place of `run`; the session then."""
-        accepted = run.accepted
 
         def changed(session: Session) -> Session:
             place = session.place_of(run)
             check_not_taken(session, run)
             return session if place is None or place.paused is paused else session.with_paused(run, paused=paused)
 
-        return await self._change(accepted.session_id, accepted.user_id, changed)
+        return await self._change(run, changed)
 
-    async def _change(self, session_id: str, user_id: str, change: Callable[[Session], Session]) -> Session:
+    async def _change(self, run: TurnRun, change: Callable[[Session], Session]) -> Session:
+        return await self._change_at(run.accepted.session_id, run.accepted.user_id, change)
+
+    async def _change_at(self, session_id: str, user_id: str, change: Callable[[Session], Session]) -> Session:
         async def try_once() -> Session:
             stored = await self.read(session_id, user_id)
             changed = change(stored.value)

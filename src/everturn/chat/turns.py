@@ -111,7 +111,7 @@ class Turns:
             if ended.done():
                 return
             if not watching.result():
-                await self._abandoned.ensure_head_runs(run.accepted.session_id, run.accepted.user_id)
+                await self._abandoned.ensure_head_runs(run)
                 if await self._waits_for_person(run) and not ended.done():
                     ended.set_result(None)  # who asks again for a turn that has stopped waits for nothing
             elif await self._journal.outcome(run) is None:
@@ -273,7 +273,7 @@ class Turns:
         try:
             if snapshot.session.place_of(run) is None and snapshot.workflow is None:
                 await self._queue.enter(run, is_new=False)
-            await self._abandoned.ensure_head_runs(run.accepted.session_id, run.accepted.user_id)
+            await self._abandoned.ensure_head_runs(run)
         except TransientError as error:
             log.warning("turn_not_started", extra={"turn_id": run.turn_id, "reason": error.message})
         except TerminalError:
@@ -289,10 +289,9 @@ class Turns:
         """The turn as it stands; one that its workflow has left is ended before."""
         while True:
             facts = await self._journal.get(turn_id)
-            accepted = facts.run.accepted
             workflow = None if facts.outcome else await self._workflows.state(facts.run.instance_id)
             if workflow is None or not has_ended(workflow):
-                session = (await self._queue.read(accepted.session_id, accepted.user_id)).value
+                session = await self._queue.session_of(facts.run)
                 has_left = facts.outcome is None and session.place_of(facts.run) is None
                 if has_left and await self._journal.outcome(facts.run) is not None:
                     continue  # it has ended between the reads

@@ -212,10 +212,7 @@ async def _replied(call: StepCall, calls: CallLog) -> Reply | None:
 
 
 async def _session(call: StepCall) -> Session:
-    seen = call.parts.queue.last_seen(call.run)
-    if seen is not None:
-        return seen
-    return (await call.parts.queue.read(call.run.accepted.session_id, call.run.accepted.user_id)).value
+    return call.parts.queue.last_seen(call.run) or await call.parts.queue.session_of(call.run)
 
 
 async def _ask(call: StepCall, calls: CallLog) -> Reply | None:
