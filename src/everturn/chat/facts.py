@@ -16,9 +16,13 @@ VERSION = 1
 
 
 class Fact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`unknown` keeps what a newer release wrote, to write it again. `is_cached`: a process keeps it in memory."""
+    """`unknown` keeps what a newer release wrote, to write it again. `is_cached`: a process keeps it in memory.
+
+    `is_one_writers`: that an equal one is there says that it is the writer's own.
+    """
 
     is_cached: ClassVar[bool] = True
+    is_one_writers: ClassVar[bool] = True
 
     version: int = VERSION
     unknown: dict[str, Any] = {}
@@ -153,8 +157,11 @@ Verdict = Reply | Failed | Cancelled
 class Outcome(Fact, frozen=True, kw_only=True, omit_defaults=True):
     """How and when a run ended; `sequence` is the turn's place in its conversation.
 
-    `attempt` of its last step wrote this: one that comes later only finishes what is left to do.
+    `attempt` of its last step wrote this: one that comes later only finishes what is left to do. Several who end a run
+    in one millisecond make equal ones, of which one counts.
     """
+
+    is_one_writers: ClassVar[bool] = False
 
     status: TurnStatus
     at: str

@@ -84,7 +84,8 @@ class Journal:
             except ConflictError:
                 # On Redis a lost first write looks like any trouble of the store: who is there decides.
                 there = await self._read(key, kind or type(fact))
-                if there == fact:  # it is ours: the answer to the write was lost, and somebody below wrote again
+                # Ours: the answer to the write was lost, and somebody below wrote again.
+                if fact.is_one_writers and there == fact:
                     break
                 if there is not None:
                     return cast("F", there)
