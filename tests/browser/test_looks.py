@@ -1,13 +1,14 @@
 """Everybody can use the page: with a keyboard, a screen reader, a phone, in the dark."""
 
+import re
 from collections.abc import Awaitable, Callable
 
 import pytest
 from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from tests.browser.conftest import Visit, Visitor
-from tests.e2e.conftest import Machine
+from tests.e2e.conftest import Client, Machine
 
 
 async def axe_faults(page: Page) -> list[str]:
@@ -106,3 +107,26 @@ async def test_a_screen_reader_is_told_the_reply_once(machine: Machine, visit: V
     await talk(visitor)
 
     await expect(visitor.page.locator("#announcer")).to_have_text(f"Reply: {(await visitor.replies())[0]}")
+
+
+async def test_a_screen_reader_is_told_a_reply_that_was_there_at_the_first_look(
+    machine: Machine, visit: Visit, client: Client
+) -> None:
+    await machine.up()
+    visitor = await visit()
+    await visitor.come()
+
+    async def hold(route: Route) -> None:
+        answer = await route.fetch()
+        turn_id = (await answer.json())["turn_id"]
+
+        async def has_ended() -> bool:
+            return bool((await client.turn(turn_id))["status"] == "completed")
+
+        await client.until(has_ended)
+        await route.fulfill(response=answer)
+
+    await visitor.page.route("**/chat/", hold)
+    await visitor.say("My name is Sana")
+
+    await expect(visitor.page.locator("#announcer")).to_have_text(re.compile("^Reply: "))

@@ -217,7 +217,8 @@ function send(turn) {
     changed(turn);
     place();
     listSessions();
-    if (turn.id) watch(turn);
+    if (turn.id && turn.hasEnded) tellEnd(turn); // it was quick
+    else if (turn.id) watch(turn);
   });
 }
 
@@ -232,7 +233,11 @@ async function watch(turn) {
   const { signal } = state.following;
   if (turn.hasEnded || !state.items.has(turn)) return;
   await follow(turn, () => changed(turn), signal);
-  if (signal.aborted) return;
+  if (!signal.aborted) tellEnd(turn);
+}
+
+/** Say to who cannot see it that `turn` has ended, and show what that changes. */
+function tellEnd(turn) {
   const ended = { completed: `Reply: ${turn.reply}`, failed: "The turn failed.", cancelled: "The turn was cancelled." };
   announce(ended[turn.status]);
   showMemory();
