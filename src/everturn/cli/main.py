@@ -225,11 +225,11 @@ def runtime(  # noqa: PLR0913 - the flags of `dapr run`
 
     It is that of both services, or of the one app that --app-id names; COMMAND starts that app and ends with it.
     """
-    settings = _settings_of_service()
-    # It starts commands and never forks otherwise: gRPC need not prepare for that, nor complain of it.
+    # Read when gRPC is imported. It starts commands and never forks otherwise: nothing is to be prepared for that.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     # A port that it cannot have is reported by us, in one line.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    settings = _settings_of_service()
     from everturn.cli.runtime import RuntimeCommand, run_runtime  # noqa: PLC0415
 
     command = RuntimeCommand(
