@@ -35,9 +35,9 @@ log = logging.getLogger(__name__)
 _EXIT_AT_ONCE = 0
 # Thresholds of the garbage collector's three generations.
 _YOUNG_OBJECTS, _YOUNG_COLLECTIONS, _OLDER_COLLECTIONS = 20_000, 10, 10
-# Seconds that a resumed workflow takes, and the longest time without the collector.
-_RESUME_S = 0.001
-_MOST_RESUME_S = 20.0
+# Seconds that a resumed workflow takes on a slow machine, and the longest time without the collector.
+_RESUME_S = 0.0025
+_MOST_RESUME_S = 40.0
 BACKLOG = 2048
 # Of the time for a graceful stop: so long requests may wait for their turns, then they are answered with where to look;
 _SHARE_OF_WAITERS = 0.6
