@@ -203,8 +203,7 @@ def _same_turn(before: dict[str, Any], after: dict[str, Any], moves: bool) -> bo
         return False
     steps = {step["name"]: step for step in after["steps"]}
     # The step that asks a person is completed when it asks, and goes on afterwards.
-    # Cancelled meanwhile, it may look once more: nothing is called, and the step is shown as cut off.
-    is_open = before["status"] in ("waiting", "running", "queued") or (moves and before["status"] == "cancelled")
+    is_open = before["status"] in ("waiting", "running", "queued")
     finished = [step for step in before["steps"] if step["status"] == "completed"]
     finished = [
         step for step in finished if not (is_open and step["name"] == "generate_response" and after["calls"][1:])

@@ -177,7 +177,7 @@ class Prompt(Fact, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class KeptSteps(Fact, frozen=True, kw_only=True, omit_defaults=True):
-    """The steps of a run whose workflow may be gone."""
+    """The steps of a run whose workflow may be gone, or may go on for a moment after a cancellation."""
 
     steps: list[dict[str, Any]]
 

@@ -25,7 +25,7 @@ from everturn.chat.session import QueuedTurn
 from everturn.chat.turn_view import ended_steps, steps_of
 from everturn.chat.workflow.chat_turn import FETCH_CONTEXT, HANDLE_ERROR
 from everturn.chat.workflow.step_runner import CANCEL_EVENT
-from everturn.contracts.chat import Overlap
+from everturn.contracts.chat import Overlap, Step
 from everturn.contracts.fields import to_wire, utc_now
 from everturn.dapr.workflows import Workflows, has_ended
 from everturn.errors import EverturnError, TerminalError
@@ -71,6 +71,8 @@ class AbandonedTurns:
             await self._queue.keep_apart(run)
         verdict = await self._journal.write_verdict(run, Cancelled(at=to_wire(utc_now())))
         if isinstance(verdict, Cancelled):
+            # What its workflow begins before it hears of this is not shown: an ended turn looks the same ever after.
+            await _keep(self._journal, run, steps_of(await self._workflows.history(run.instance_id)))
             await self._ending.finish(run, verdict)
             await self._workflows.raise_event(run.instance_id, CANCEL_EVENT)
             await self._workflows.resume(run.instance_id)
@@ -170,6 +172,10 @@ async def keep_steps(journal: Journal, workflows: Workflows, facts: TurnFacts) -
     """Write the steps of an ended run as a fact, unless they are one."""
     if facts.steps is None and facts.outcome is not None:
         # The step that wrote the outcome may not be over in the history yet.
-        steps = ended_steps(steps_of(await workflows.history(facts.run.instance_id), facts.outcome), facts.outcome)
-        kept = KeptSteps(steps=[step.model_dump(mode="json", exclude_none=True) for step in steps])
-        await journal.write(facts.run.key("steps"), kept)
+        steps = steps_of(await workflows.history(facts.run.instance_id), facts.outcome)
+        await _keep(journal, facts.run, ended_steps(steps, facts.outcome))
+
+
+async def _keep(journal: Journal, run: TurnRun, steps: Sequence[Step]) -> None:
+    kept = KeptSteps(steps=[step.model_dump(mode="json", exclude_none=True) for step in steps])
+    await journal.write(run.key("steps"), kept)
