@@ -37,15 +37,14 @@ _CODES_OF_STATUS = {
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 MAX_METADATA_BYTES = 16 * 1024
 # Calls of one connection at once; more wait in the client. A worker has one long call and a short one for each answer,
-# but each workflow that a client waits for is a call, too, and the others of its connection would wait behind those.
-MAX_CALLS = 1_000
+# but each workflow that a client waits for is a call, too: up to 2,000 of a chat service (EVERTURN_MAX_REQUESTS).
+MAX_CALLS = 4_000
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", -1),
     # More is refused; between gRPC's own two limits a call would be refused at random.
     ("grpc.max_metadata_size", MAX_METADATA_BYTES),
     ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
-    ("grpc.max_concurrent_streams", MAX_CALLS),
     ("grpc.so_reuseport", 0),
     # A worker that disappears without a goodbye is noticed within 15 s; the SDK pings every 30 s and may do so.
     ("grpc.keepalive_time_ms", 10_000),
@@ -58,11 +57,21 @@ _OPTIONS = (
 
 
 class GrpcServer:
-    """Answers with `handlers` from `start` to `stop`. `api_token`: what a caller must show (DAPR_API_TOKEN)."""
+    """Answers with `handlers` from `start` to `stop`.
 
-    def __init__(self, handlers: "Sequence[grpc.GenericRpcHandler[Any, Any]]", *, api_token: str | None = None) -> None:
+    `api_token`: what a caller must show (DAPR_API_TOKEN). `max_calls`: of one connection at once.
+    """
+
+    def __init__(
+        self,
+        handlers: "Sequence[grpc.GenericRpcHandler[Any, Any]]",
+        *,
+        api_token: str | None = None,
+        max_calls: int = MAX_CALLS,
+    ) -> None:
         checks = [TokenCheck(api_token)] if api_token is not None else []
-        self._server = grpc.aio.server(interceptors=checks, options=_OPTIONS)
+        options = (*_OPTIONS, ("grpc.max_concurrent_streams", max_calls))
+        self._server = grpc.aio.server(interceptors=checks, options=options)
         self._server.add_generic_rpc_handlers(tuple(handlers))
 
     async def start(self, host: str, port: int) -> int:

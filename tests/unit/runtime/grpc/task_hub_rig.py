@@ -21,6 +21,8 @@ from tests.unit.runtime.grpc.raw_worker import RawWorker
 
 # How long a test waits for what must happen; it never passes by waiting.
 PATIENCE_S = 30
+# Of one connection at once: few, so that a test can have more.
+MAX_CALLS = 200
 HOST = "127.0.0.1"
 
 
@@ -47,7 +49,7 @@ class TaskHubRig:
         handlers = task_hub_handlers(
             self.engine.task_hub("app"), self.remote, on_connect=lambda: self.engine.wake("app")
         )
-        self.server = GrpcServer([handlers], api_token=self._api_token)
+        self.server = GrpcServer([handlers], api_token=self._api_token, max_calls=MAX_CALLS)
         self.port = await self.server.start(HOST, self.port)
 
     async def stop_runtime(self) -> None:

@@ -9,8 +9,8 @@ import pytest
 from google.protobuf.empty_pb2 import Empty
 
 from everturn.dapr.sdk.protocol import GetWorkItemsRequest, WorkItem
-from everturn.runtime.grpc.server import MAX_CALLS, TOKEN_HEADER
-from tests.unit.runtime.grpc.task_hub_rig import PATIENCE_S, TaskHubRig, until
+from everturn.runtime.grpc.server import TOKEN_HEADER
+from tests.unit.runtime.grpc.task_hub_rig import MAX_CALLS, PATIENCE_S, TaskHubRig, until
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ async def test_one_connection_has_so_many_calls_and_no_more_while_others_are_ans
         response_deserializer=WorkItem.FromString,
     )
 
-    calls = [ask_for_work(GetWorkItemsRequest()) for _ in range(MAX_CALLS + 300)]
+    calls = [ask_for_work(GetWorkItemsRequest()) for _ in range(MAX_CALLS + 100)]
     await until(lambda: hub.remote.connected >= MAX_CALLS)
     await hello(hub)
 
