@@ -11,7 +11,7 @@ Every replica may purge at any time.
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from dapr.ext.workflow import WorkflowStatus
@@ -27,7 +27,7 @@ from everturn.chat.workflow.chat_turn import FETCH_CONTEXT, HANDLE_ERROR
 from everturn.chat.workflow.step_runner import CANCEL_EVENT
 from everturn.contracts.chat import Overlap, Step
 from everturn.contracts.fields import to_wire, utc_now
-from everturn.dapr.workflows import Workflows, has_ended
+from everturn.dapr.workflows import Workflows, has_ended, has_not_begun
 from everturn.errors import EverturnError, TerminalError
 
 # So many instances in a row that cannot be purged are trouble with the store, not with them.
@@ -44,6 +44,10 @@ class AbandonedTurns:
     _queue: SessionQueue
     _ending: Ending
     _workflows: Workflows
+    # Whose workflow had not begun when it was looked at. Dapr can lose a start: if the caller leaves as the state is
+    # written, the reminder finds none, and is gone (pkg/actors/targets/workflow/orchestrator/run.go). An event begins
+    # it; one is enough, since it has a reminder of its own.
+    _woken: set[str] = field(default_factory=set, init=False)
 
     async def end(self, run: TurnRun, workflow: WorkflowState) -> None:
         """End a run whose `workflow` has ended.
@@ -109,6 +113,9 @@ class AbandonedTurns:
             elif has_ended(workflow):
                 await self.end(run, workflow)
             else:
+                if has_not_begun(workflow) and run.instance_id not in self._woken:
+                    await self._queue.start_head(session, session_id)  # it exists, so this wakes it
+                    self._woken.add(run.instance_id)
                 return None
 
     async def _cancel_all(self, places: Sequence[QueuedTurn]) -> None:

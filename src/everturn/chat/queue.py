@@ -8,6 +8,7 @@ runs. What a crash leaves after each of them, and who finishes it:
 | the claim, or `accepted` | no workflow, no place: nobody heard that it was accepted | a repeated request |
 | the start of the workflow (the queue was empty) | a workflow without a place | its first step: `take_turn` enters it |
 | entering an empty queue | the head, which runs | – |
+| a start that Dapr loses | a head whose workflow never begins | a look, or a repeated request, wakes it |
 | entering behind others | a place | the end of the turn before, which starts it |
 | entering with `interrupt` | turns before it that are to be cancelled | their own steps; a look; a repeated request |
 | stepping aside to wait for a person | a head without a workflow | the step that stepped aside, which is repeated |

@@ -26,7 +26,7 @@ from everturn.chat.workflow.step_runner import DECIDED_EVENT
 from everturn.contracts.chat import ApprovalDecision, Overlap, Turn, TurnStatus
 from everturn.contracts.fields import to_wire, utc_now
 from everturn.contracts.recording import Recording
-from everturn.dapr.workflows import Workflows, has_ended
+from everturn.dapr.workflows import Workflows, has_ended, has_not_begun
 from everturn.errors import TerminalError, TransientError
 
 log = logging.getLogger(__name__)
@@ -147,7 +147,7 @@ class Turns:
         `with_content`: with its text, and the arguments and answers of its calls.
         """
         snapshot = await self._snapshot(turn_id)
-        if snapshot.status is TurnStatus.QUEUED:
+        if snapshot.status is TurnStatus.QUEUED or has_not_begun(snapshot.workflow):
             await self._ensure_queued(snapshot)
         return await self._view(snapshot, with_content=with_content)
 

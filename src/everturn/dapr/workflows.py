@@ -29,6 +29,11 @@ def has_ended(workflow: WorkflowState) -> bool:
     return workflow.runtime_status in _ENDED
 
 
+def has_not_begun(workflow: WorkflowState | None) -> bool:
+    """Whether it is there and has not run yet."""
+    return workflow is not None and workflow.runtime_status is WorkflowStatus.PENDING
+
+
 class Sidecar(Protocol):
     """What a composition root hands to a service: its sidecar, real or embedded."""
 
