@@ -38,7 +38,7 @@ def run() -> list[Figure]:
     return [
         Figure("recovery", "unfinished turns that were found", resumed, "turns"),
         Figure("recovery", "start until it answers", ready_s, "s"),
-        Figure.at_most("recovery", f"start until {_TURNS:,} turns run again", running_s, "s", 10),
+        Figure.at_most("recovery", f"start until {_TURNS:,} turns run again", running_s, "s", 6),
         Figure("recovery", "CPU until then", cpu_s, "s"),
         Figure("recovery", "memory with all of them running", memory_mb, "MB"),
     ]

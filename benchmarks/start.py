@@ -31,7 +31,7 @@ def run() -> list[Figure]:
         Figure.at_most("start", "cold start to the first words, median", median([s for s, _ in first_words]), "s", 2),
         Figure("start", "CPU until the first words, median", median([cpu_s for _, cpu_s in first_words]), "s"),
         Figure("start", "memory after the first answer", fresh_mb, "MB"),
-        Figure.at_most("start", f"memory after {_TURNS:,} turns", full_mb, "MB", 150),
+        Figure.at_most("start", f"memory after {_TURNS:,} turns", full_mb, "MB", 140),
     ]
 
 
