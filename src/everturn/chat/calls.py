@@ -255,13 +255,19 @@ class CallLog:
         """The tools that the MCP servers of an agent have listed, as in a `Question`; None if they are to be asked."""
         return None
 
-    async def described(self, call: Call, question: Question) -> Call:
-        """`call` with what a replay compares. What many turns are asked alike is kept once for all of them."""
-        offered, instructions, _ = parts_of(call.id)
+    async def keep_question(self, call_id: str, question: Question, rendered: str | None) -> None:
+        """Keep what many turns are asked alike, once for all of them; `rendered` instructions are the call's own.
+
+        Before the call is made: a store that refuses then costs no answer.
+        """
+        offered, instructions, _ = parts_of(call_id)
         if self.keep_prompt:
             await self.keep_prompt(offered, question.offered)
-            if call.instructions is None:
+            if rendered is None:
                 await self.keep_prompt(instructions, question.instructions)
+
+    def described(self, call: Call, question: Question) -> Call:
+        """`call` with what a replay compares."""
         first = next((one for one in self._calls.values() if one.kind == "model"), None)
         pairs = zip(question.item_digests, item_digests_of(first, first), strict=False)
         shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))

@@ -135,6 +135,7 @@ class PaidRun:
             self._take_ids(kept.id, response)
             return response
         self._refuse_more()
+        await self.log.keep_question(call_id, question, rendered := instructions if is_rendered else None)
         began = to_wire(utc_now())
         # What an agent that is a tool says is no part of the reply.
         if speech := self.log.speech if _TOOL_FAULTS.get() is None else None:
@@ -151,9 +152,9 @@ class PaidRun:
             started_at=began,
             finished_at=to_wire(utc_now()),
             tokens=[response.usage.input_tokens, response.usage.output_tokens],
-            instructions=instructions if is_rendered else None,
+            instructions=rendered,
         )
-        call = await self.log.described(call, question)
+        call = self.log.described(call, question)
         if _TOOL_FAULTS.get() is None and all(item.type in _FINAL for item in response.output):
             self.log.last = call
             return response

@@ -344,3 +344,17 @@ async def test_a_cancelled_turn_begins_no_further_attempt_of_a_tool() -> None:
         await assistant.reply(default_memory("ann"), [], "hello", (), log)
 
     assert made["odd"] == 1
+
+
+async def test_a_store_that_refuses_the_prompt_costs_no_answer() -> None:
+    log, model = CallLog("t", "m"), ScriptedModel([[assistant_message("Hello.")]])
+
+    async def refused(_digest: str, _value: Any) -> None:
+        raise TransientError("the disk is full", kind="disk")
+
+    log.keep_prompt = refused
+
+    with pytest.raises(TransientError, match="the disk is full"):
+        await replied(model, log)
+
+    assert not model.calls
