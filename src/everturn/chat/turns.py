@@ -9,6 +9,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import Any
 
+from dapr.ext.workflow import WorkflowHistoryEvent
 from dapr.ext.workflow.workflow_state import WorkflowState
 
 from everturn.chat.calls import Decision, calls_of, decision_key, pauses_of, shown_approvals, shown_calls
@@ -35,6 +36,8 @@ log = logging.getLogger(__name__)
 _ALONE_S = 0.2
 # While somebody waits for a turn, it is looked at this often: who runs before it may have been abandoned.
 _LOOK_EVERY_S = 1
+# Between looks at a history that is behind the facts of its turn.
+_HISTORY_PAUSES_S = (0.05, 0.1, 0.2, 0.4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,9 +305,19 @@ class Turns:
             if await self._journal.outcome(facts.run) is None:
                 await self._abandoned.end(facts.run, workflow)
 
+    async def _history(self, facts: TurnFacts) -> list[WorkflowHistoryEvent]:
+        """The history of a run, with its last step if it is completed: Dapr gives a step out before that is written."""
+        for pause_s in _HISTORY_PAUSES_S:
+            history = await self._workflows.history(facts.run.instance_id)
+            is_completed = facts.outcome is not None and facts.outcome.status is TurnStatus.COMPLETED
+            if not (is_completed and history) or is_ending(history):
+                return history
+            await asyncio.sleep(pause_s)
+        return await self._workflows.history(facts.run.instance_id)
+
     async def _view(self, snapshot: _Snapshot, *, with_content: bool = False) -> Turn:
         facts = snapshot.facts
-        history = [] if facts.steps is not None else await self._workflows.history(facts.run.instance_id)
+        history = [] if facts.steps is not None else await self._history(facts)
         turn = view_of(facts, snapshot.session, snapshot.workflow, history)
         turn.text = facts.run.accepted.text if with_content else None
         if turn.steps:
