@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from everturn.models.prompts import unfence
+from everturn.models.texts import unfence
 
 _SEEN = "seen:"
 

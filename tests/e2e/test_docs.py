@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from everturn.models.prompts import unfence
+from everturn.models.texts import unfence
 from everturn.testing.model_answers import completion, tool_calls
 from everturn.testing.model_endpoint import ModelEndpoint
 from tests.e2e.conftest import SOURCE, Client, Everturn, Machine, free_ports

@@ -29,7 +29,7 @@ from everturn.contracts.memory import UserMemory
 from everturn.dapr.pages import AllowedPages
 from everturn.errors import EverturnError
 from everturn.memory.subscriptions import read_event
-from everturn.models.prompts import excerpt, fence, unfence
+from everturn.models.texts import excerpt, fence, unfence
 from everturn.web.callers import bearer_of
 from everturn.web.problems import Problem
 from everturn.web.requests import EncodedPath, encoded_id, header_text, preferences_of

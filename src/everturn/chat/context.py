@@ -14,7 +14,7 @@ from everturn.contracts.events import MEMORY_APP_ID
 from everturn.contracts.memory import UserMemory, default_memory
 from everturn.dapr.client import SidecarClient, status_error
 from everturn.errors import EverturnError, TransientError
-from everturn.models.prompts import excerpt
+from everturn.models.texts import excerpt
 from everturn.settings import Settings
 
 # contracts.md, "History window": a fixed estimate, since every endpoint counts tokens in its own way.

@@ -221,7 +221,7 @@ _CLOSED = Words(closed=True)
 
 
 def clean(text: str) -> str:
-    """`text` as a reply keeps it (`models.faults.checked_reply`), so that the words of a reply are its beginning."""
+    """`text` as a reply keeps it (`models.texts.checked_reply`), so that the words of a reply are its beginning."""
     return without_lone_surrogates(text).replace("\x00", "\ufffd")
 
 

@@ -1,24 +1,23 @@
-"""What a model answers, checked, and every way in which a call of it fails, classified by what the caller does about it
-(contracts.md, "Model faults").
+"""Every way in which a call of a model fails, classified by what the caller does about it.
 
-A body is checked before the SDK sees it, which takes wrong shapes for right ones; its shape:
-https://platform.openai.com/docs/api-reference/chat/object. No sentence here holds text of the prompt, the reply or the
-key; of the endpoint's own words only what `refusals` lets through.
+contracts.md, "Model faults". No sentence here holds text of the prompt, the reply or the key; of the endpoint's own
+words only what `refusals` lets through.
 """
 
 import asyncio
-import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
-from everturn.contracts.fields import MAX_RETRY_AFTER_S, retry_after_s, without_lone_surrogates
+from everturn.contracts.fields import MAX_RETRY_AFTER_S, retry_after_s
 from everturn.errors import EverturnError, TerminalError, TransientError, is_transient_status
 
 log = logging.getLogger(__name__)
 
 Fault = TransientError | TerminalError
+
+# contracts.md, "Model faults": a reply has at most 1 MiB.
+MAX_REPLY_BYTES = 1024 * 1024
 
 _ADVICE = {
     401: ": check the key",
@@ -57,6 +56,11 @@ def bad_reply(what: str) -> TransientError:
     return TransientError(f"the model endpoint's answer is no completion: {what}", kind="bad_reply")
 
 
+def too_large() -> TerminalError:
+    """The error for a reply over the limit."""
+    return TerminalError("the model's reply is larger than 1 MiB", kind="reply_too_large")
+
+
 def content_filtered() -> TerminalError:
     """The error for a reply that the provider's content filter withheld."""
     return TerminalError("the provider's content filter withheld the reply", kind="content_filter")
@@ -69,18 +73,19 @@ def refused() -> TerminalError:
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """Turn what a run of the Agents SDK or a call of its model raises into a TransientError or TerminalError.
-
-    The cause is hidden: it can hold the prompt or the reply. What is not known is transient: the SDK trips in many ways
-    over answers that are no completions. A cancellation passes through.
-    """
+    """Raise what the block raises as `classify` has it. A cancellation passes through."""
     try:
         yield
     except Exception as error:  # noqa: BLE001 - the edge at which every failure is classified; none is swallowed
-        raise _classify(error) from None
+        raise classify(error) from None
 
 
-def _classify(error: Exception) -> Fault:
+def classify(error: Exception) -> Fault:
+    """What a run of the Agents SDK or a call of its model raised, as the error to raise instead, `from None`: the cause
+    can hold the prompt or the reply.
+
+    What is not known is transient: the SDK trips in many ways over answers that are no completions.
+    """
     if isinstance(error, TransientError | TerminalError):
         return error
     if isinstance(error, EverturnError):
@@ -145,82 +150,3 @@ def _asked_wait_s(headers: Mapping[str, str]) -> float | None:
         return max(0.0, float(headers["retry-after-ms"]) / 1000)
     except (KeyError, ValueError):
         return retry_after_s(headers.get("retry-after"))
-
-
-# contracts.md, "Model faults": a reply has at most 1 MiB.
-MAX_REPLY_BYTES = 1024 * 1024
-
-
-def checked_completion(body: bytes) -> bytes:
-    """`body` as valid UTF-8, if it is a chat completion whose first choice can be used.
-
-    Broken Unicode, in bytes or as escapes of lone surrogates, is replaced by U+FFFD: a reply would otherwise fail when
-    it is sent back with the result of a tool. Raises TransientError if it is no completion, TerminalError if a
-    content filter withheld it.
-    """
-    text = body.decode("utf-8", "replace")
-    try:
-        completion = json.loads(text)
-    except (ValueError, RecursionError):
-        raise bad_reply("it is not JSON") from None
-    _check(completion)
-    if "\\ud" in text or "\\uD" in text:
-        text = without_lone_surrogates(json.dumps(completion, ensure_ascii=False))
-    return text.encode()
-
-
-def checked_reply(text: str) -> str:
-    """`text` with broken Unicode replaced by U+FFFD, and NUL too, which many stores refuse.
-
-    Raises TransientError (`empty_reply`) for a blank one, TerminalError (`reply_too_large`) for one over 1 MiB.
-    """
-    if not text.strip():
-        raise TransientError("the model gave an empty reply", kind="empty_reply")
-    clean = without_lone_surrogates(text).replace("\x00", "\ufffd")
-    if len(clean) > MAX_REPLY_BYTES or len(clean.encode()) > MAX_REPLY_BYTES:
-        raise too_large()
-    return clean
-
-
-def too_large() -> TerminalError:
-    """The error for a reply over the limit."""
-    return TerminalError("the model's reply is larger than 1 MiB", kind="reply_too_large")
-
-
-def _check(completion: Any) -> None:
-    if not isinstance(completion, dict):
-        raise bad_reply("it is not a JSON object")
-    if completion.get("error"):
-        raise bad_reply("it holds an error")
-    choices = completion.get("choices")
-    if not isinstance(choices, list) or not choices:
-        raise bad_reply("it has no choices")
-    choice = choices[0]
-    if not isinstance(choice, dict):
-        raise bad_reply("its choice is not an object")
-    if choice.get("finish_reason") == "content_filter":
-        raise content_filtered()
-    message = choice.get("message")
-    if not isinstance(message, dict):
-        raise bad_reply("it has no message")
-    if not isinstance(message.get("content"), str | None) or not isinstance(message.get("refusal"), str | None):
-        raise bad_reply("its content is not text")
-    _check_tool_calls(message.get("tool_calls"))
-
-
-def _check_tool_calls(calls: Any) -> None:
-    if calls is None:
-        return
-    if not isinstance(calls, list) or not all(_is_tool_call(call) for call in calls):
-        raise bad_reply("its tool calls have a wrong shape")
-
-
-def _is_tool_call(call: Any) -> bool:
-    if not isinstance(call, dict) or call.get("type") != "function" or not isinstance(call.get("id"), str):
-        return False
-    function = call.get("function")
-    return (
-        isinstance(function, dict)
-        and isinstance(function.get("name"), str)
-        and isinstance(function.get("arguments"), str)
-    )

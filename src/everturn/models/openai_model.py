@@ -1,9 +1,13 @@
 """An OpenAI-compatible endpoint as a model: the SDK's client over a transport that trusts nothing it answers.
 
+A body is checked before the SDK sees it, which takes wrong shapes for right ones; its shape:
+https://platform.openai.com/docs/api-reference/chat/object
+
 Importing this needs the Agents SDK, see `providers.prepare_sdk`.
 """
 
 import contextlib
+import json
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -13,13 +17,14 @@ from agents import ModelResponse, OpenAIChatCompletionsModel
 from openai import AsyncOpenAI
 from openai.resources.chat import AsyncChat, AsyncCompletions
 
+from everturn.contracts.fields import without_lone_surrogates
 from everturn.dapr.client import SidecarClient
 from everturn.errors import TerminalError, TransientError
 from everturn.models.endpoint import Endpoint
 from everturn.models.faults import (
     MAX_REPLY_BYTES,
     bad_reply,
-    checked_completion,
+    content_filtered,
     is_explained,
     refused_request,
     status_fault,
@@ -166,11 +171,8 @@ class _CheckedTransport(httpx2.AsyncBaseTransport):
         request.headers["accept-encoding"] = "identity"  # a compressed body has no bound until it is unpacked
         response = await self._inner.handle_async_request(request)
         try:
-            if is_explained(response.status_code):
-                words = words_of(await _beginning(response), request.content, key)
-                raise refused_request(response.status_code, words)
             if not 200 <= response.status_code < 300:
-                raise status_fault(response.status_code, response.headers)
+                raise await _refusal(response, request.content, key)
             body = await _read(response, ON_TEXT.get())
         finally:
             await response.aclose()
@@ -180,6 +182,12 @@ class _CheckedTransport(httpx2.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         await self._inner.aclose()
+
+
+async def _refusal(response: httpx2.Response, asked: bytes, key: str | None) -> TransientError | TerminalError:
+    if is_explained(response.status_code):
+        return refused_request(response.status_code, words_of(await _beginning(response), asked, key))
+    return status_fault(response.status_code, response.headers)
 
 
 async def _beginning(response: httpx2.Response) -> bytes:
@@ -205,3 +213,60 @@ async def _read(response: httpx2.Response, on_text: OnText | None) -> bytes:
         if len(body) > MAX_BODY_BYTES:
             raise too_large()
     return bytes(body)
+
+
+def checked_completion(body: bytes) -> bytes:
+    """`body` as valid UTF-8, if it is a chat completion whose first choice can be used.
+
+    Broken Unicode, in bytes or as escapes of lone surrogates, is replaced by U+FFFD: a reply would otherwise fail when
+    it is sent back with the result of a tool. Raises TransientError if it is no completion, TerminalError if a
+    content filter withheld it.
+    """
+    text = body.decode("utf-8", "replace")
+    try:
+        completion = json.loads(text)
+    except (ValueError, RecursionError):
+        raise bad_reply("it is not JSON") from None
+    _check(completion)
+    if "\\ud" in text or "\\uD" in text:
+        text = without_lone_surrogates(json.dumps(completion, ensure_ascii=False))
+    return text.encode()
+
+
+def _check(completion: Any) -> None:
+    if not isinstance(completion, dict):
+        raise bad_reply("it is not a JSON object")
+    if completion.get("error"):
+        raise bad_reply("it holds an error")
+    choices = completion.get("choices")
+    if not isinstance(choices, list) or not choices:
+        raise bad_reply("it has no choices")
+    choice = choices[0]
+    if not isinstance(choice, dict):
+        raise bad_reply("its choice is not an object")
+    if choice.get("finish_reason") == "content_filter":
+        raise content_filtered()
+    message = choice.get("message")
+    if not isinstance(message, dict):
+        raise bad_reply("it has no message")
+    if not isinstance(message.get("content"), str | None) or not isinstance(message.get("refusal"), str | None):
+        raise bad_reply("its content is not text")
+    _check_tool_calls(message.get("tool_calls"))
+
+
+def _check_tool_calls(calls: Any) -> None:
+    if calls is None:
+        return
+    if not isinstance(calls, list) or not all(_is_tool_call(call) for call in calls):
+        raise bad_reply("its tool calls have a wrong shape")
+
+
+def _is_tool_call(call: Any) -> bool:
+    if not isinstance(call, dict) or call.get("type") != "function" or not isinstance(call.get("id"), str):
+        return False
+    function = call.get("function")
+    return (
+        isinstance(function, dict)
+        and isinstance(function.get("name"), str)
+        and isinstance(function.get("arguments"), str)
+    )

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from everturn.contracts.memory import MAX_FIELD_CHARS
-from everturn.models.faults import checked_reply, refused, translate_errors
-from everturn.models.prompts import FENCE_CLOSE, FENCE_OPEN, excerpt, fence
+from everturn.models.faults import refused, translate_errors
 from everturn.models.providers import prepare_sdk
+from everturn.models.texts import FENCE_CLOSE, FENCE_OPEN, checked_reply, excerpt, fence
 
 if TYPE_CHECKING:
     from agents import Model

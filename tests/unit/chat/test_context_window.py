@@ -1,6 +1,6 @@
 from everturn.chat.context import MAX_ENTRIES, fit
 from everturn.chat.facts import PastEntry
-from everturn.models.prompts import CUT_MARK, excerpt
+from everturn.models.texts import CUT_MARK, excerpt
 
 
 def turn(question: str, answer: str) -> list[PastEntry]:

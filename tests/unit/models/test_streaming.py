@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from everturn.errors import TerminalError, TransientError
-from everturn.models.faults import checked_completion
+from everturn.models.openai_model import checked_completion
 from everturn.models.streaming import assemble
 from everturn.testing.model_answers import chunk, spoken
 

@@ -4,9 +4,9 @@ import pytest
 from agents.testing import ScriptedModel, assistant_message
 
 from everturn.errors import TerminalError, TransientError
-from everturn.models.prompts import unfence
 from everturn.models.providers import build_model
 from everturn.models.summary import SummaryTurn, summarise
+from everturn.models.texts import unfence
 from everturn.settings import Settings
 from everturn.testing.model_answers import completion, status
 from everturn.testing.model_endpoint import ModelEndpoint

@@ -21,8 +21,9 @@ from everturn.contracts.fields import utc_now
 from everturn.contracts.memory import UserMemory
 from everturn.dapr.client import SidecarClient
 from everturn.errors import SettingError, TransientError
-from everturn.models.faults import checked_reply, translate_errors
+from everturn.models.faults import classify
 from everturn.models.providers import prepare_sdk
+from everturn.models.texts import checked_reply
 from everturn.settings import Settings
 
 if TYPE_CHECKING:
@@ -105,12 +106,15 @@ class Assistant:
         if not log.is_offline:
             await self.connect()
         try:
-            with translate_errors(), run.running():
+            with run.running():
                 answer = await self._answer(run, items, known, decisions)
                 if answer is not None:
                     return checked_reply(answer)
-        except TransientError as error:
-            raise ModelCallFailed(error, spent_s=run.failing_for_s, got_on=run.has_answered) from None
+        except Exception as error:  # noqa: BLE001 - every failure is classified here, and raised
+            fault = classify(error)
+            if isinstance(fault, TransientError):
+                raise ModelCallFailed(fault, spent_s=run.failing_for_s, got_on=run.has_answered) from None
+            raise fault from None
         raise RunStopped
 
     async def connect(self) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from everturn.contracts.memory import UserMemory
 from everturn.dapr.client import SidecarClient
-from everturn.models.prompts import FENCE_CLOSE, FENCE_OPEN, fence
+from everturn.models.texts import FENCE_CLOSE, FENCE_OPEN, fence
 
 _RULES = (
     "You are the assistant of a chat service. Answer the user's last message, in plain text, helpfully and briefly.\n"

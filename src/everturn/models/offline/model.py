@@ -18,8 +18,8 @@ from openai.types.responses import ResponseFunctionToolCall, ResponseOutputMessa
 
 from everturn.models.offline import language
 from everturn.models.offline.language import KINDS, REPLIES, Fact, clauses, courtesies, merge, same_subject, stated
-from everturn.models.prompts import unfence
 from everturn.models.streaming import OnText
+from everturn.models.texts import unfence
 
 _Items = Sequence[TResponseInputItem]
 T = TypeVar("T")

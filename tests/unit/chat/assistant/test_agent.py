@@ -10,7 +10,7 @@ from everturn.chat.assistant.agent import Assistant
 from everturn.chat.facts import PastEntry
 from everturn.contracts.memory import UserMemory
 from everturn.errors import TransientError
-from everturn.models.prompts import FENCE_CLOSE, FENCE_OPEN, unfence
+from everturn.models.texts import FENCE_CLOSE, FENCE_OPEN, unfence
 
 MEMORY = UserMemory(name="Junaid", preferred_style="formal", user_summary="Junaid lives in Karachi.")
 HOSTILE = UserMemory(

@@ -17,9 +17,9 @@ from everturn.chat.facts import PastEntry
 from everturn.contracts.memory import UserMemory, default_memory
 from everturn.models.offline import language
 from everturn.models.offline.model import OfflineChatModel
-from everturn.models.prompts import fence
 from everturn.models.providers import build_model
 from everturn.models.summary import SummaryTurn, summarise
+from everturn.models.texts import fence
 from everturn.settings import Settings
 
 NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)

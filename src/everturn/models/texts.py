@@ -1,4 +1,4 @@
-"""Texts for a model: data inside a prompt, and texts that are cut to fit.
+"""Texts for a model and of one: data inside a prompt, texts that are cut to fit, and what may be kept as a reply.
 
 Data is one JSON object between two lines that nothing in the data can imitate. What users and programs have written
 goes in there, so that a model can tell it from its instructions.
@@ -8,6 +8,10 @@ import json
 import re
 from collections.abc import Mapping
 from typing import Any
+
+from everturn.contracts.fields import without_lone_surrogates
+from everturn.errors import TransientError
+from everturn.models.faults import MAX_REPLY_BYTES, too_large
 
 FENCE_OPEN = "<data>"
 FENCE_CLOSE = "</data>"
@@ -48,3 +52,16 @@ def excerpt(text: str, chars: int) -> str:
         return text[:chars]
     tail = kept // 2
     return text[: kept - tail] + CUT_MARK + (text[-tail:] if tail else "")
+
+
+def checked_reply(text: str) -> str:
+    """`text` with broken Unicode replaced by U+FFFD, and NUL too, which many stores refuse.
+
+    Raises TransientError (`empty_reply`) for a blank one, TerminalError (`reply_too_large`) for one over 1 MiB.
+    """
+    if not text.strip():
+        raise TransientError("the model gave an empty reply", kind="empty_reply")
+    clean = without_lone_surrogates(text).replace("\x00", "\ufffd")
+    if len(clean) > MAX_REPLY_BYTES or len(clean.encode()) > MAX_REPLY_BYTES:
+        raise too_large()
+    return clean
