@@ -1,6 +1,6 @@
-"""What a start leaves out: packages that others import and that few processes use.
+"""What a start leaves out, 17 MB: packages that others import and few processes use (docs/reference/benchmarks.md).
 
-Without it the first words take a third more of CPU, and the process is 17 MB larger (docs/reference/benchmarks.md).
+An assistant of one's own may use any of them, so nothing is left out of its process.
 """
 
 import sys
@@ -14,12 +14,13 @@ from everturn.settings import Settings
 
 def leave_out(settings: Settings) -> None:
     """Call it once, before the services and the SDKs are imported."""
+    if settings.assistant is not None:
+        return
     # Most models of FastAPI, AG-UI and the SDKs are never used: each is built at its first use.
     BaseModel.model_config["defer_build"] = True
     if "aiohttp" not in sys.modules:
         _import_dapr_without_aiohttp()
-    if settings.assistant is None:
-        _leave_out_of_agents()
+    _leave_out_of_agents()
 
 
 def _import_dapr_without_aiohttp() -> None:
@@ -33,7 +34,7 @@ def _import_dapr_without_aiohttp() -> None:
 
 
 def _leave_out_of_agents() -> None:
-    """What only an assistant of one's own can use: another HTTP client, and MCP servers."""
+    """Another HTTP client, and MCP servers."""
     # The OpenAI SDK does without it (openai/_base_client.py).
     sys.modules.setdefault("openai._vendor.httpx_aiohttp", None)  # type: ignore[arg-type]
     # All that the Agents SDK takes of MCP when it is imported is the class of an error (agents/mcp/_compat.py).

@@ -44,6 +44,20 @@ print(DefaultAioHttpClient.__mro__[1].__name__)
     assert lines == ["aiohttp.client_reqrep True", "True", "Httpx2AiohttpClient"]
 
 
+def test_a_wrong_model_of_an_assistant_of_ones_own_fails_the_start_not_a_turn() -> None:
+    program = """
+from pydantic import BaseModel, PydanticSchemaGenerationError
+class Place: ...
+try:
+    class Wish(BaseModel):
+        place: Place
+except PydanticSchemaGenerationError:
+    print("refused")
+"""
+
+    assert after_start(program, assistant="agents_of_mine:agent") == ["refused"]
+
+
 def test_models_are_built_when_they_are_used_and_check_as_before() -> None:
     program = """
 from pydantic import ValidationError
