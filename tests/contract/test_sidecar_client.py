@@ -10,10 +10,10 @@ from everturn.dapr.client import DaprClient, Save, SidecarClient, Versioned
 from everturn.dapr.wire import HttpTransport, Request, Response, Transport
 from everturn.errors import ConflictError, TerminalError, TransientError
 from everturn.runtime.blocks import BuildingBlocks
-from everturn.runtime.channels import AppChannel
 from everturn.runtime.database.database import Database
 from everturn.runtime.embedded_client import EmbeddedClient
 from everturn.runtime.http.front import HttpFront, InProcessTransport
+from everturn.runtime.invocation.invoke import AppChannel
 from everturn.runtime.resources.components import DEFAULT_COMPONENTS
 from everturn.testing.clock import ManualClock
 from tests.unit.runtime.conftest import ScriptedApp, served, subscription, unreachable

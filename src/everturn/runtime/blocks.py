@@ -4,11 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from everturn.runtime.channels import AppChannel, AppChannels
 from everturn.runtime.clock import Clock
 from everturn.runtime.database.database import Database
 from everturn.runtime.errors import DaprError
-from everturn.runtime.invocation.invoke import InvocationPolicies, Invoker
+from everturn.runtime.invocation.invoke import AppChannel, AppChannels, InvocationPolicies, Invoker
 from everturn.runtime.pubsub.broker import Broker
 from everturn.runtime.resources.components import Components
 from everturn.runtime.resources.configuration import NO_CONFIGURATION, Configuration

@@ -15,7 +15,6 @@ from everturn.dapr.wire import AsgiApp, Transport
 from everturn.dapr.workflows import Sidecar
 from everturn.errors import StartError, TransientError
 from everturn.runtime.blocks import BuildingBlocks
-from everturn.runtime.channels import AppChannel
 from everturn.runtime.clock import Clock, SystemClock, wait_until
 from everturn.runtime.database.database import DATABASE_FILE, Database
 from everturn.runtime.embedded_client import EmbeddedClient
@@ -25,6 +24,7 @@ from everturn.runtime.grpc.task_hub import task_hub_handlers
 from everturn.runtime.grpc.worker import RemoteWorker
 from everturn.runtime.http.asgi import as_asgi
 from everturn.runtime.http.front import HttpFront, InProcessTransport
+from everturn.runtime.invocation.invoke import AppChannel
 from everturn.runtime.lock import FolderLock
 from everturn.runtime.peers.link import peer_api
 from everturn.runtime.peers.router import PeerRouter

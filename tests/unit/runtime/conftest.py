@@ -14,10 +14,10 @@ import uvicorn
 from everturn.dapr.wire import HttpTransport, Request, Response, Transport
 from everturn.errors import TransientError
 from everturn.runtime.blocks import BuildingBlocks
-from everturn.runtime.channels import AppChannel
 from everturn.runtime.database.database import Database
 from everturn.runtime.http.asgi import as_asgi
 from everturn.runtime.http.front import HttpFront, InProcessTransport
+from everturn.runtime.invocation.invoke import AppChannel
 from everturn.runtime.resources.components import DEFAULT_COMPONENTS, Components
 from everturn.runtime.state.store import STATE_STORES, OpenStateStore
 from everturn.testing.clock import ManualClock

@@ -14,8 +14,8 @@ from google.protobuf.struct_pb2 import Struct
 from everturn.dapr.wire import Request, Response
 from everturn.errors import TransientError
 from everturn.runtime.blocks import AppView
-from everturn.runtime.channels import AppChannel
 from everturn.runtime.errors import DaprError, malformed
+from everturn.runtime.invocation.invoke import AppChannel
 from everturn.runtime.pubsub.deliveries import TOPIC_HEADER
 from everturn.runtime.resources.components import Subscription
 

@@ -1,4 +1,4 @@
 """Service invocation: a request of one app, carried to another under the rules of Resiliency files.
 
-May import `channels`, `resources`, `clock` and `errors` of the runtime.
+May import `resources`, `clock` and `errors` of the runtime.
 """

@@ -1,4 +1,5 @@
-"""Service invocation: one app's request, carried to another, with what Resiliency files say of calls between them.
+"""Service invocation: the apps that the runtime can reach, and one's request carried to another, with what Resiliency
+files say of calls between them.
 
 https://docs.dapr.io/reference/api/service_invocation_api/ . As daprd 1.18 does it: retries around a circuit breaker
 around a time limit, and every answer below 200 or above 399 is a failure (pkg/resiliency/policy.go). The path is
@@ -14,11 +15,11 @@ import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from everturn.dapr.wire import Request, Response
+from everturn.dapr.wire import Request, Response, Transport
 from everturn.errors import TransientError
-from everturn.runtime.channels import AppChannels
 from everturn.runtime.clock import Clock, wait_until
 from everturn.runtime.errors import DaprError
 from everturn.runtime.invocation.circuit_breaker import CircuitBreaker, RefusedError
@@ -51,6 +52,42 @@ _BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _AS_IT_IS = "/%-._~!$&'()*+,;=:@"
 # Of one app; daprd's circuitBreakerCacheSize is per target.
 _MAX_BREAKERS = 1_000
+
+
+@dataclass(slots=True)
+class AppChannel:
+    """The way to one app.
+
+    `app_token` goes with every request, so that the app can tell its sidecar from others (APP_API_TOKEN,
+    https://docs.dapr.io/operations/security/app-api-token/).
+    """
+
+    app_id: str
+    transport: Transport
+    app_token: str | None = None
+
+    async def send(self, request: Request) -> Response:
+        """The app's answer. Raises TransientError if none came."""
+        if self.app_token is not None:
+            request = Request(
+                request.method, request.target, {**request.headers, "dapr-api-token": self.app_token}, request.body
+            )
+        return await self.transport.send(request)
+
+
+@dataclass(slots=True)
+class AppChannels:
+    """By app id. `elsewhere` finds apps of other runtimes, if there are any."""
+
+    by_id: dict[str, AppChannel] = field(default_factory=dict)
+    elsewhere: Callable[[str], AppChannel | None] | None = None
+
+    def add(self, channel: AppChannel) -> None:
+        self.by_id[channel.app_id] = channel
+
+    def find(self, app_id: str) -> AppChannel | None:
+        channel = self.by_id.get(app_id)
+        return self.elsewhere(app_id) if channel is None and self.elsewhere is not None else channel
 
 
 class Invoker:

@@ -10,9 +10,9 @@ import httpx2
 from everturn.dapr.wire import AsgiApp, Request, Response, whole_response
 from everturn.errors import TransientError
 from everturn.runtime.blocks import BuildingBlocks
-from everturn.runtime.channels import AppChannels
 from everturn.runtime.http.asgi import as_asgi
 from everturn.runtime.http.handlers import NO_CONTENT
+from everturn.runtime.invocation.invoke import AppChannels
 from everturn.runtime.peers.folder import Peer
 from everturn.runtime.peers.worker import ACTIVITY, TURN, do_work
 from everturn.runtime.pubsub.broker import Broker

@@ -12,8 +12,8 @@ import grpc
 from everturn.dapr.sdk.protocol import GetInstanceRequest
 from everturn.dapr.wire import Request
 from everturn.errors import TransientError
-from everturn.runtime.channels import AppChannel
 from everturn.runtime.clock import Clock, wait_until
+from everturn.runtime.invocation.invoke import AppChannel
 from everturn.runtime.peers.folder import Peer, PeerFolder
 from everturn.runtime.peers.link import FAULT, HUB, PeerTransport, inbox_route
 from everturn.runtime.peers.worker import PeerWorker

@@ -24,10 +24,10 @@ from msgspec import Raw
 
 from everturn.dapr.wire import JsonError, Request, decode
 from everturn.errors import TransientError
-from everturn.runtime.channels import AppChannel
 from everturn.runtime.clock import Clock, rfc3339, wait_until
 from everturn.runtime.database.database import Database
 from everturn.runtime.errors import DaprError
+from everturn.runtime.invocation.invoke import AppChannel
 from everturn.runtime.pubsub.deliveries import (
     CLOUD_EVENT_JSON,
     DeliveryContext,

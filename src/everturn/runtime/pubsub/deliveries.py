@@ -18,9 +18,9 @@ import apsw
 
 from everturn.dapr.wire import Request, Response
 from everturn.errors import TransientError
-from everturn.runtime.channels import AppChannel
 from everturn.runtime.clock import Alarm, Clock
 from everturn.runtime.database.database import Database
+from everturn.runtime.invocation.invoke import AppChannel
 from everturn.runtime.resources.components import Subscription
 from everturn.runtime.resources.resiliency import DEFAULT_DELIVERY_RETRY, RetryPolicy
 
