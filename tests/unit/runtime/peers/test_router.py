@@ -120,6 +120,14 @@ async def until_known(subscriber: Running, publisher: Running, app_id: str) -> N
     await until(known)
 
 
+async def pair(runtimes: Runtimes, listener: App) -> tuple[Running, Running]:
+    """A publisher, and the runtime of `listener`, of which it knows."""
+    publisher = await runtimes.start("here", App())
+    subscriber = await runtimes.start("there", listener)
+    await until_known(subscriber, publisher, "there")
+    return publisher, subscriber
+
+
 async def test_an_app_is_called_through_its_own_runtime(runtimes: Runtimes) -> None:
     here, there = App(), App()
     caller = await runtimes.start("here", here)
@@ -147,9 +155,7 @@ async def test_an_app_whose_runtime_is_down_or_never_was_cannot_be_called(runtim
 
 async def test_a_message_reaches_an_app_of_another_runtime_once(runtimes: Runtimes) -> None:
     listener = App("news")
-    publisher = await runtimes.start("here", App())
-    subscriber = await runtimes.start("there", listener)
-    await until_known(subscriber, publisher, "there")
+    publisher, subscriber = await pair(runtimes, listener)
 
     status = await publisher.publish("hello")
     await until(lambda: bool(listener.requests))
@@ -189,9 +195,7 @@ async def test_what_is_published_before_anyone_subscribes_waits_for_the_first(ru
 
 async def test_a_message_waits_for_a_runtime_that_is_down(runtimes: Runtimes) -> None:
     listener = App("news")
-    publisher = await runtimes.start("here", App())
-    subscriber = await runtimes.start("there", listener)
-    await until_known(subscriber, publisher, "there")
+    publisher, subscriber = await pair(runtimes, listener)
     await subscriber.stop()
 
     await publisher.publish("while away")
@@ -210,9 +214,7 @@ async def test_a_message_waits_for_a_runtime_that_is_down(runtimes: Runtimes) ->
 
 async def test_a_runtime_that_comes_back_gets_what_waits_as_soon_as_it_is_seen(runtimes: Runtimes) -> None:
     listener = App("news")
-    publisher = await runtimes.start("here", App())
-    subscriber = await runtimes.start("there", listener)
-    await until_known(subscriber, publisher, "there")
+    publisher, subscriber = await pair(runtimes, listener)
     await subscriber.stop()
     await publisher.publish("while away")
     for _ in range(100):  # so long that it tries but every 15 seconds
@@ -246,9 +248,7 @@ async def test_what_was_taken_over_for_one_app_goes_to_no_other(runtimes: Runtim
 
 async def test_a_message_outlives_a_restart_of_its_publisher(runtimes: Runtimes) -> None:
     listener = App("news")
-    publisher = await runtimes.start("here", App())
-    subscriber = await runtimes.start("there", listener)
-    await until_known(subscriber, publisher, "there")
+    publisher, subscriber = await pair(runtimes, listener)
     await subscriber.stop()
     await publisher.publish("kept")
     await publisher.stop()
@@ -267,9 +267,7 @@ async def test_a_message_outlives_a_restart_of_its_publisher(runtimes: Runtimes)
 
 async def test_a_message_that_was_taken_over_waits_for_its_app_there(runtimes: Runtimes) -> None:
     listener = App("news")
-    publisher = await runtimes.start("here", App())
-    subscriber = await runtimes.start("there", listener)
-    await until_known(subscriber, publisher, "there")
+    publisher, subscriber = await pair(runtimes, listener)
     listener.away = True
 
     await publisher.publish("for later")
@@ -301,9 +299,7 @@ async def test_two_apps_that_publish_and_subscribe_to_the_same_topic_hear_each_m
 
 
 async def test_a_message_for_a_topic_that_is_not_subscribed_to_any_more_is_given_up(runtimes: Runtimes) -> None:
-    publisher = await runtimes.start("here", App())
-    subscriber = await runtimes.start("there", App("news"))
-    await until_known(subscriber, publisher, "there")
+    publisher, subscriber = await pair(runtimes, App("news"))
     await subscriber.stop()
     await runtimes.start("there", App())
 
