@@ -39,11 +39,6 @@ def status_fault(status: int, headers: Mapping[str, str]) -> Fault:
     return TransientError(sentence, kind=f"http_{status}", retry_after_s=wait_s)
 
 
-def is_explained(status: int) -> bool:
-    """Whether the endpoint's own words say what is wrong with the request."""
-    return status in (400, 422)
-
-
 def refused_request(status: int, words: str) -> TerminalError:
     """The error for a request that the endpoint takes for wrong; `words`: its own ones, as `refusals.words_of` has
     them."""

@@ -25,7 +25,6 @@ from everturn.models.faults import (
     MAX_REPLY_BYTES,
     bad_reply,
     content_filtered,
-    is_explained,
     refused_request,
     status_fault,
     too_large,
@@ -185,7 +184,7 @@ class _CheckedTransport(httpx2.AsyncBaseTransport):
 
 
 async def _refusal(response: httpx2.Response, asked: bytes, key: str | None) -> TransientError | TerminalError:
-    if is_explained(response.status_code):
+    if response.status_code in (400, 422):  # the endpoint's own words say what is wrong
         return refused_request(response.status_code, words_of(await _beginning(response), asked, key))
     return status_fault(response.status_code, response.headers)
 
