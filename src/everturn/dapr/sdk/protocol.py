@@ -1,4 +1,4 @@
-"""The messages of Dapr's workflow protocol, as the SDK has them: what histories, turns and clients are made of.
+"""The messages of Dapr's workflow protocol, as the SDK has them: what histories, work items and clients are made of.
 
 All names of the four modules that are generated from the protocol, and the wrappers of protobuf that go with them.
 """
@@ -25,10 +25,10 @@ WorkflowWork = WorkflowRequest
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What a workflow did with its new events: the worker's answer to a turn, as `WorkflowResponse` carries it.
+    """What a workflow did with its new events: the worker's answer to a work item, as `WorkflowResponse` carries it.
 
     `patches` names every patch that the replay met, in order and with repeats. `too_large`, if not None, says why
-    the turn could not be sent to a worker at all.
+    the work item could not be sent to a worker at all.
     """
 
     actions: Sequence[WorkflowAction]

@@ -23,7 +23,7 @@ from everturn.dapr.sdk.protocol import (
     Replay,
 )
 
-# The executors log each turn; a level above INFO keeps them from making most of those messages.
+# The executors log each work item; a level above INFO keeps them from making most of those messages.
 _log = logging.getLogger("everturn.dapr.sdk.executor")
 _log.setLevel(logging.WARNING)
 
@@ -80,7 +80,7 @@ class Registered:
 
 
 class Execution:
-    """A workflow between its turns: what `_OrchestrationExecutor.execute` makes again for every turn, kept.
+    """A workflow between its work items: what `_OrchestrationExecutor.execute` makes again for each, kept.
 
     Fed the history event by event, it is in the state to which a replay of the whole history would have brought it.
     """
@@ -94,7 +94,7 @@ class Execution:
             self._context.set_propagated_history(PropagatedHistoryView.from_proto(propagated))
 
     def take(self, past_events: Iterable[HistoryEvent], new_events: Iterable[HistoryEvent]) -> Replay:
-        """Take the events of the history that it has not had, then new ones: a turn.
+        """Take the events of the history that it has not had, then new ones: a work item.
 
         A fault of the workflow's code is an action (failed), never raised.
         """

@@ -52,8 +52,8 @@ class SuspendableExecutor(_OrchestrationExecutor):  # type: ignore[misc]
     A resume of a workflow that is not suspended: Dapr 1.18 hands it on. Two clients that resume at once are enough, and
     nothing that a client of workflows can ask keeps them apart.
 
-    A suspension that comes in one turn with what makes the workflow decide something. The SDK puts off all that follows
-    it in the history, also what that turn decided, and decides it again in the next.
+    A suspension that comes in one work item with what makes the workflow decide something. The SDK puts off all that
+    follows it in the history, also what that work item decided, and decides it again in the next.
     """
 
     _is_suspended: bool

@@ -23,7 +23,7 @@ from everturn.dapr.sdk.protocol import (
     new_failure_details,
 )
 from everturn.runtime.clock import Alarm, Clock
-from everturn.runtime.workflow.worker import ActivityOutcome, WorkflowRequest, outcome_of, replay_of, turn_message
+from everturn.runtime.workflow.worker import ActivityOutcome, WorkflowRequest, outcome_of, replay_of, work_message
 
 # 95% of Dapr's default of --max-body-size, 4 MiB: at that size daprd stalls a workflow.
 MAX_ITEM_BYTES = 4 * 1024 * 1024 * 95 // 100
@@ -47,9 +47,9 @@ class TooLargeError(Exception):
 
 @dataclass(slots=True, eq=False)
 class Work(Generic[R]):
-    """One turn or one activity, for as long as nobody has answered it.
+    """One work item of a workflow, or one activity, for as long as nobody has answered it.
 
-    `token` is echoed by the worker: an answer with another token is to an earlier turn, or to a task of the same
+    `token` is echoed by the worker: an answer with another token is to an earlier work item, or to a task of the same
     number of an earlier execution.
     """
 
@@ -149,7 +149,7 @@ class WorkStream:
 
     def _item(self, work: Work[Any]) -> WorkItem:
         if isinstance(work.request, WorkflowRequest):
-            message = turn_message(work.request, self._held(work.request))
+            message = work_message(work.request, self._held(work.request))
             return WorkItem(workflowRequest=message, completionToken=work.token)
         activity: ActivityRequest = work.request
         return WorkItem(activityRequest=activity, completionToken=work.token)
@@ -166,7 +166,7 @@ class RemoteWorker:
         self._clock = clock
         self._streams: list[WorkStream] = []
         self._waiting: OrderedDict[str, Work[Any]] = OrderedDict()
-        self._turns: Unanswered[WorkflowResponse] = Unanswered()
+        self._work_items: Unanswered[WorkflowResponse] = Unanswered()
         self._activities: Unanswered[ActivityResponse] = Unanswered()
         self._ping_alarm: Alarm | None = None
 
@@ -182,7 +182,7 @@ class RemoteWorker:
 
     async def run_workflow(self, request: WorkflowRequest) -> Replay:
         try:
-            response = await self._hand_out(Work((request.instance_id, None), request), self._turns)
+            response = await self._hand_out(Work((request.instance_id, None), request), self._work_items)
         except TooLargeError as error:
             return Replay((), too_large=f"Payload size exceeded: {error}")
         return replay_of(response)
@@ -196,8 +196,8 @@ class RemoteWorker:
         return outcome_of(response)
 
     def complete_workflow(self, response: WorkflowResponse) -> None:
-        """A worker's answer to a turn. Ignored if nothing of it is out."""
-        self._turns.settle((response.instanceId, None), response)
+        """A worker's answer to a work item. Ignored if nothing of it is out."""
+        self._work_items.settle((response.instanceId, None), response)
 
     def complete_activity(self, response: ActivityResponse) -> None:
         """A worker's answer to an activity. Ignored if nothing of it is out."""

@@ -29,7 +29,7 @@ _CALLS = {rpc.method: rpc for rpc in RPCS if rpc is not LIST_IDS}
 # On an answer that the runtime gave because its app gave none.
 _NO_ANSWER = "everturn-no-answer"
 _TIMEOUT_S = 300.0
-# A turn has its whole history with it; how much of that its worker can take is for the worker's own runtime to say.
+# A work item has its whole history with it; how much of that its worker can take, the worker's own runtime says.
 _MAX_BODY_BYTES = 64 * 1024 * 1024
 # How much is under way at once is decided where it begins.
 _NO_LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=20)

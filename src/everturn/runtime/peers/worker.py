@@ -1,7 +1,7 @@
-"""Workflow work between two runtimes: turns and activities go to the runtime whose app has the code.
+"""Workflow work between two runtimes: work items and activities go to the runtime whose app has the code.
 
 The workflow and all that it knows stay in the runtime that started it; work that was not answered is sent again, as it
-is to a worker whose stream broke. So an activity runs at least once, a turn that counts only once.
+is to a worker whose stream broke. So an activity runs at least once, a work item that counts only once.
 """
 
 from everturn.dapr.sdk import protocol as pb
@@ -15,8 +15,8 @@ from everturn.runtime.workflow.worker import (
     outcome_of,
     replay_message,
     replay_of,
-    turn_message,
-    turn_of,
+    request_of,
+    work_message,
 )
 
 TURN = "/tasks/turn"
@@ -33,7 +33,7 @@ class PeerWorker:
         self._transport = transport
 
     async def run_workflow(self, request: WorkflowRequest) -> pb.Replay:
-        response = await self._ask(TURN, turn_message(request).SerializeToString())
+        response = await self._ask(TURN, work_message(request).SerializeToString())
         if response.status == _TOO_LARGE:
             return pb.Replay((), too_large=response.body.decode() or "Payload size exceeded")
         return replay_of(pb.WorkflowResponse.FromString(response.body))
@@ -55,10 +55,10 @@ class PeerWorker:
 
 
 async def do_work(worker: Worker, request: Request) -> Response:
-    """Answer what `PeerWorker` asks with the app's own worker: 200; 413 for a turn too large, 503 if it was lost."""
+    """Answer what `PeerWorker` asks with the app's own worker: 200, 413 if it is too large, 503 if it was lost."""
     try:
         if request.target == TURN:
-            return await _take_turn(worker, turn_of(pb.WorkflowWork.FromString(request.body)))
+            return await _run_workflow(worker, request_of(pb.WorkflowWork.FromString(request.body)))
         activity = pb.ActivityRequest.FromString(request.body)
         outcome = await worker.run_activity(activity)
     except TransientError:
@@ -66,8 +66,8 @@ async def do_work(worker: Worker, request: Request) -> Response:
     return Response(200, _PROTOBUF, outcome_message(activity, outcome).SerializeToString())
 
 
-async def _take_turn(worker: Worker, turn: WorkflowRequest) -> Response:
-    replay = await worker.run_workflow(turn)
+async def _run_workflow(worker: Worker, request: WorkflowRequest) -> Response:
+    replay = await worker.run_workflow(request)
     if replay.too_large is not None:
         return Response(_TOO_LARGE, {}, replay.too_large.encode())
-    return Response(200, _PROTOBUF, replay_message(turn, replay).SerializeToString())
+    return Response(200, _PROTOBUF, replay_message(request, replay).SerializeToString())

@@ -76,7 +76,7 @@ class WorkflowEngine:
     def register(self, app_id: str, worker: WorkflowRuntime | Worker) -> None:
         """Run the app's workflows and activities with `worker`. Raises ValueError if the app has one already.
 
-        With a `WorkflowRuntime`, turns and coroutine activities run in this loop, other activities in threads.
+        With a `WorkflowRuntime`, workflows and coroutine activities run in this loop, other activities in threads.
         """
         if app_id in self._workers.own:
             raise ValueError(f"app {app_id!r} has a worker already")

@@ -1,4 +1,4 @@
-"""Instances in memory: those with work to do, and a bounded number of others, so that their next turn finds them.
+"""Instances in memory: those with work to do, and a bounded number of others, so that their next work item finds them.
 
 What a work item makes of one: from its result to the rows of one transaction, and to what follows once it is committed.
 """

@@ -24,7 +24,7 @@ from everturn.runtime.workflow.core.state import (
     propagate,
     scope_of,
     timestamp_of,
-    turn_size,
+    work_item_size,
 )
 from everturn.runtime.workflow.instances import (
     CommitBuilder,
@@ -273,7 +273,7 @@ class Scheduler:
     async def _take_next(self, instance: Instance) -> bool:
         """Take what is in the inbox, as far as one item may. False if it must wait: for a worker, a better time."""
         worker = self._worker_for(instance)
-        count = len(instance.inbox) if worker is None else turn_size(instance.inbox)
+        count = len(instance.inbox) if worker is None else work_item_size(instance.inbox)
         items = [instance.inbox.popleft() for _ in range(count)]
         try:
             if worker is None:

@@ -254,7 +254,7 @@ async def _faults(call: Awaitable[T]) -> T:
 def _response_of(instance: Instance | None, *, with_payloads: bool) -> pb.GetInstanceResponse:
     """The answer about an instance, None being one that does not exist.
 
-    As daprd 1.18 fills it: no completedTimestamp, parent or tags; no name or times before the first turn.
+    As daprd 1.18 fills it: no completedTimestamp, parent or tags; no name or times before the first work item.
     """
     if instance is None:
         return pb.GetInstanceResponse(exists=False)

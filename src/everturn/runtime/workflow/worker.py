@@ -43,12 +43,12 @@ class ActivityOutcome:
 
 
 class Worker(Protocol):
-    """An app's worker, here or behind a stream. At most one turn of an instance is out at a time."""
+    """An app's worker, here or behind a stream. At most one work item of an instance is out at a time."""
 
     async def run_workflow(self, request: WorkflowRequest) -> pb.Replay:
         """Replay a workflow.
 
-        Raises TransientError (kind `worker_lost`) if no answer will come; the turn is then sent out again.
+        Raises TransientError (kind `worker_lost`) if no answer will come; the work item is then sent out again.
         """
         ...
 
@@ -93,15 +93,16 @@ class _Warm:
     last_event: pb.HistoryEvent
 
     def is_part_of(self, history: Sequence[pb.HistoryEvent]) -> bool:
-        """Whether the turn that it took is the one that was committed: that very event is in the history."""
+        """Whether the work item that it took is the one that was committed: that very event is in the history."""
         return len(history) >= self.event_count and history[self.event_count - 1] is self.last_event
 
 
 class LocalWorker:
-    """Runs what is registered on a `WorkflowRuntime`: turns and coroutine activities in the loop, others in threads.
+    """Runs what is registered on a `WorkflowRuntime`: workflows and coroutine activities in the loop, plain
+    activities in threads.
 
-    Workflows are kept warm between their turns, so that a turn costs what is new and not the whole history; what was
-    dropped, or took a turn that was not committed, is replayed.
+    Workflows are kept warm between their work items, so that one costs what is new and not the whole history; what
+    was dropped, or took a work item that was not committed, is replayed.
     """
 
     def __init__(self, runtime: WorkflowRuntime) -> None:
@@ -146,8 +147,8 @@ class LocalWorker:
         return self._threads
 
 
-def turn_message(request: WorkflowRequest, held: int = 0) -> pb.WorkflowWork:
-    """A turn for a worker that has the first `held` events of the history already."""
+def work_message(request: WorkflowRequest, held: int = 0) -> pb.WorkflowWork:
+    """A work item for a worker that has the first `held` events of the history already."""
     past_events: Sequence[pb.HistoryEvent] = request.past_events[held:] if held else request.past_events
     return pb.WorkflowWork(
         instanceId=request.instance_id,
@@ -159,8 +160,8 @@ def turn_message(request: WorkflowRequest, held: int = 0) -> pb.WorkflowWork:
     )
 
 
-def turn_of(message: pb.WorkflowWork) -> WorkflowRequest:
-    """The turn that `turn_message` wrote with the whole history."""
+def request_of(message: pb.WorkflowWork) -> WorkflowRequest:
+    """The request that `work_message` wrote with the whole history."""
     return WorkflowRequest(
         message.instanceId,
         message.executionId.value,
@@ -181,7 +182,7 @@ def replay_of(response: pb.WorkflowResponse) -> pb.Replay:
 
 
 def replay_message(request: WorkflowRequest, replay: pb.Replay) -> pb.WorkflowResponse:
-    """The answer to a turn that could be sent to a worker."""
+    """The answer to a work item that could be sent to a worker."""
     status, named = replay.custom_status, replay.version is not None or replay.patches
     return pb.WorkflowResponse(
         instanceId=request.instance_id,

@@ -196,9 +196,9 @@ def _record_version(state: InstanceState, workflow_started: pb.HistoryEvent, rep
 def _stall(state: InstanceState, replay: pb.Replay, at: pb.Timestamp) -> list[pb.HistoryEvent] | None:
     """None if the answer counts; else the events to append: one, or none if the same stall is recorded already.
 
-    A workflow whose code no longer fits its history is held, not failed, until fitting code is back; one whose turn is
-    too large to be sent, until a worker takes it. The runtime decides patch stalls; a worker says by an action that it
-    does not have the version.
+    A workflow whose code no longer fits its history is held, not failed, until fitting code is back; one whose work
+    item is too large to be sent, until a worker takes it. The runtime decides patch stalls; a worker says by an action
+    that it does not have the version.
     """
     if replay.too_large is not None:
         reason, description = pb.PAYLOAD_SIZE_EXCEEDED, replay.too_large

@@ -380,11 +380,11 @@ class NewEvents:
         self.close(state, "timers", oldest_wait_for(name, waits))
 
 
-def turn_size(arrived: Sequence[Arrived]) -> int:
-    """How many of `arrived` one turn may take: all, but a suspension has a turn of its own.
+def work_item_size(arrived: Sequence[Arrived]) -> int:
+    """How many of `arrived` one work item may take: all, but a suspension has one of its own.
 
-    The SDK's executor puts off all that follows a suspension in the history. Were it within a turn, that would
-    be the very events which say what the turn scheduled, and the next turn would schedule it again.
+    The SDK's executor puts off all that follows a suspension in the history. Were it within a work item,
+    that would be the very events which say what it scheduled, and the next one would schedule it again.
     """
     for place, item in enumerate(arrived):
         if item.event.HasField("executionSuspended"):

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from everturn.dapr.sdk.protocol import HistoryEvent
-from everturn.runtime.workflow.core.state import Arrived, NewEvents, accept, fold, turn_size
+from everturn.runtime.workflow.core.state import Arrived, NewEvents, accept, fold, work_item_size
 from tests.unit.runtime.workflow.core.events import (
     child,
     child_completed,
@@ -47,7 +47,7 @@ def taken(*arrived: HistoryEvent, history: list[HistoryEvent] | None = None) -> 
     ],
 )
 def test_a_suspension_has_a_turn_of_its_own(arrived: list[HistoryEvent], taken_first: int) -> None:
-    assert turn_size([Arrived(event) for event in arrived]) == taken_first
+    assert work_item_size([Arrived(event) for event in arrived]) == taken_first
 
 
 def test_an_outcome_counts_once() -> None:
