@@ -141,8 +141,8 @@ _UNSEEN: _Seen = (None, None)
 class Acceptance:
     """Accepts messages.
 
-    `_overlap`: that of messages which do not say. Raises TerminalError (kinds `forbidden`, `busy`, `key_reused`) for
-    what is refused, TransientError if nothing could be accepted now.
+    `_overlap`: the overlap of a message that does not name one. Raises TerminalError (kinds `forbidden`, `busy`,
+    `key_reused`) for what is refused, TransientError if nothing could be accepted now.
     """
 
     _claims: Claims
@@ -216,7 +216,7 @@ class Acceptance:
         return TurnFacts(run)
 
     async def _see_head(self, run: TurnRun) -> None:
-        """Who waits before may have lost its workflow; that nobody can look now only delays this turn."""
+        """The turn before may have lost its workflow; if that cannot be checked now, this one only starts later."""
         try:
             await self._abandoned.ensure_head_runs(run)
         except TransientError as error:

@@ -151,7 +151,7 @@ class CallLog:
         paid: Callable[[Call], None] = lambda _: None,
         decide_within: timedelta = timedelta(days=1),
     ) -> None:
-        """`paid` hears of each call that this process was the first to write."""
+        """`paid` is called with each call that this process was the first to write."""
         self.model_name = model_name
         # Gets the words of the reply as they come, if the turn is streamed.
         self.speech: Speech | None = None

@@ -1,4 +1,4 @@
-"""Runs at work that are to be broken off: cancelled, or interrupted by a later message, perhaps on another replica."""
+"""Stops running turns that were cancelled, or interrupted by a later message, perhaps on another replica."""
 
 import asyncio
 import logging
@@ -14,9 +14,9 @@ from everturn.errors import EverturnError
 
 log = logging.getLogger(__name__)
 
-# Seconds between two looks at what other replicas have cancelled.
+# Seconds between two checks of what other replicas have cancelled.
 LOOK_EVERY_S = 2.0
-# If very many runs are at work a look takes long: the next one comes after this many times as long.
+# If very many runs are at work a check takes long: the pause before the next is this many times as long.
 _PAUSE_TIMES = 20
 _RUNS_A_REQUEST = 100
 
@@ -28,9 +28,9 @@ class _AtWork:
 
 
 class Cancellations:
-    """Tells the runs at work in this process.
+    """Notifies the runs at work in this process.
 
-    One that is cancelled here hears of it at once. For those of other replicas all runs are looked at together.
+    A cancellation in this process is noticed at once; for those of other replicas all runs are checked together.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Cancellations:
 
     @asynccontextmanager
     async def looking(self) -> AsyncIterator[None]:
-        """Look while the block runs."""
+        """Check for cancellations of other replicas while the block runs."""
         task = asyncio.create_task(self._look_forever(), name="cancellations")
         try:
             yield

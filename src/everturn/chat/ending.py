@@ -39,13 +39,13 @@ _PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.6)
 
 
 class Waiters:
-    """Those in this process who wait for the end of a run."""
+    """What in this process waits for the end of a run."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
 
     def add(self, run: TurnRun) -> "asyncio.Future[None]":
-        """Done when the run has its outcome, or waits for a person. To be cancelled by who does not wait any more."""
+        """A future that is done when the run has its outcome, or waits for a person. Cancel it to wait no longer."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiting = self._waiting.setdefault(run.instance_id, set())
         waiting.add(future)
@@ -99,7 +99,7 @@ class Ending:
         await self._journal.close(run)
 
     def stopped(self, run: TurnRun, taken: Iterable[str]) -> None:
-        """Let those who wait for `run`, or for a turn whose message it has `taken` up, go: a person decides first."""
+        """End the wait for `run`, and for the turns whose messages it has `taken` up: a person decides first."""
         for instance_id in (run.instance_id, *taken):
             self._waiters.ended(instance_id)
 

@@ -1,6 +1,6 @@
 """The facts of a turn: each is written once, under a key of its own, and never changed.
 
-A first write decides: who comes second finds what is there and uses it (`accepted` needs none: only the acceptance of
+A first write decides: a second writer finds what is there and uses it (`accepted` needs none: only the acceptance of
 its random turn id writes it). So a fact can be kept in memory without asking whether it still holds, and no step has to
 read before it writes. First writes go singly: in a transaction Redis drops them, and keeps any subset of it. Records of
 the release before (`turn:{id}`) are read as facts.
@@ -82,9 +82,9 @@ class Journal:
             try:
                 await self._dapr.save_state(save)
             except ConflictError:
-                # On Redis a lost first write looks like any trouble of the store: who is there decides.
+                # On Redis a lost first write looks like any trouble of the store: what is there decides.
                 there = await self._read(key, kind or type(fact))
-                # Ours: the answer to the write was lost, and somebody below wrote again.
+                # Ours: the answer to the write was lost, and a layer below wrote again.
                 if fact.is_one_writers and there == fact:
                     break
                 if there is not None:
@@ -108,7 +108,7 @@ class Journal:
         self._remember(key, run.accepted)
 
     async def refuse(self, run: TurnRun) -> None:
-        """Write down that the message of `run` gets no place."""
+        """Write down that the message of `run` was refused a place."""
         await self.write(run.key("refused"), Refused(at=to_wire(utc_now())))
 
     async def is_refused(self, run: TurnRun) -> bool:
@@ -215,12 +215,12 @@ class Journal:
         return texts
 
     async def close(self, run: TurnRun) -> None:
-        """Let `accepted` of an ended run end by its time. Done twice it changes nothing."""
+        """Give `accepted` of an ended run its time to live. Done twice it changes nothing."""
         self._cache.pop(run.key("context"), None)
         await self._dapr.save_state(await self._kept(run, _seconds(self.keep)))
 
     async def open_again(self, run: TurnRun) -> None:
-        """Take the time to live from a turn that is run again."""
+        """Remove the time to live of a turn that is run again."""
         await self._dapr.save_state(await self._kept(run, -1))
 
     async def _kept(self, run: TurnRun, ttl_s: int) -> Save:
@@ -230,7 +230,7 @@ class Journal:
         return Save(record_key(run.turn_id), record, ttl_s=ttl_s, durable=False)
 
     def is_over(self, accepted_at: str, now: datetime) -> bool:
-        """Whether what was accepted then need not be remembered any more."""
+        """Whether what was accepted then is older than turns are kept."""
         return now - datetime.fromisoformat(accepted_at) > self.keep
 
     def _of_run(self, turn_id: str, number: int) -> dict[str, Any]:
@@ -255,7 +255,7 @@ class Journal:
         return None if item is None else self._decoded(key, item.value, kind)
 
     async def read_all(self, keys: dict[str, Any]) -> dict[str, Any]:
-        """What there is under `keys`; a kind of None is a record of the release before."""
+        """What is stored under `keys`; a kind of None is a record of the release before."""
         found = {key: self._cache[key] for key in keys if key in self._cache}
         is_ours = any(key.endswith(":accepted") for key in found)
         wanted = [key for key, kind in keys.items() if key not in found and not (kind is None and is_ours)]

@@ -75,7 +75,7 @@ class AbandonedTurns:
             await self._queue.keep_apart(run)
         verdict = await self._journal.write_verdict(run, Cancelled(at=to_wire(utc_now())))
         if isinstance(verdict, Cancelled):
-            # What its workflow begins before it hears of this is not shown: an ended turn looks the same ever after.
+            # What its workflow begins before it gets the event is not shown: an ended turn never looks different.
             await _keep(self._journal, run, steps_of(await self._workflows.history(run.instance_id)))
             await self._ending.finish(run, verdict)
             await self._workflows.raise_event(run.instance_id, CANCEL_EVENT)

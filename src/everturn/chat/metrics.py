@@ -66,7 +66,7 @@ class ChatMetrics:
 
 
 class InFlight:
-    """Counts what is in progress in this process, as `changed` hears; `what` is the sentence's subject.
+    """Counts what is in progress in this process, and calls `changed` with it; `what` begins the error's sentence.
 
     Of requests, a new one is refused at the limit. Of attempts of steps, which hold the turns in memory, none is ever
     refused, but new messages are.

@@ -118,7 +118,7 @@ class SessionQueue:
         return {keys[key]: parse_session(item.value) for key, item in found.items()}
 
     async def read_settled(self, session_id: str, user_id: str) -> Versioned[Session]:
-        """As `read`, after what this process is changing: who has just got a reply finds its turn gone."""
+        """As `read`, but waits for changes by this process: a turn that has replied is gone from the queue."""
         async with self._lock(session_id):
             return await self.read(session_id, user_id)
 
@@ -149,7 +149,7 @@ class SessionQueue:
             if not is_new and await self._journal.outcome(run) is not None:
                 return None
             if (refusing := stored.value.refusing(run)) is not stored.value:
-                # The fact first: who reads the session behind this write finds it, however many are refused meanwhile.
+                # The fact first: whatever reads the session behind this write finds it, however many are refused.
                 await self._journal.refuse(run)
                 await self._save(accepted.session_id, refusing, stored.etag)
             elif not is_new and run.overlap == Overlap.REJECT and await self._journal.is_refused(run):
@@ -261,7 +261,7 @@ class SessionQueue:
         await self.start_head(await self._change_at(session_id, "", without), session_id)
 
     async def start_head(self, session: Session, session_id: str) -> None:
-        """Start the workflow of the head; one that waits hears that it is its turn, one that has ended stays so."""
+        """Start the workflow of the head; one that waits is sent `your_turn`, one that has ended is left alone."""
         head = session.head
         if head is None:
             return

@@ -32,9 +32,9 @@ from everturn.errors import TerminalError, TransientError
 
 log = logging.getLogger(__name__)
 
-# Most turns end in this process: for a moment nobody else is asked. Then the workflow's end is waited for as well.
+# Most turns end in this process, so at first only that is awaited; then the end of the workflow as well.
 _ALONE_S = 0.2
-# While somebody waits for a turn, it is looked at this often: who runs before it may have been abandoned.
+# While a client waits for a turn, it is checked this often: the turn before it may have been abandoned.
 _LOOK_EVERY_S = 1
 # Between looks at a history that is behind the facts of its turn.
 _HISTORY_PAUSES_S = (0.05, 0.1, 0.2, 0.4)
@@ -78,7 +78,7 @@ class Turns:
     waiters_released: bool = field(default=False, init=False)
 
     def release_waiters(self) -> None:
-        """Let nobody wait any longer: the process stops, and what is not done yet is done after the next start."""
+        """End all waits: the process stops, and what is not done yet is done after the next start."""
         self.waiters_released = True
         for limit in self._waiting:
             if not limit.expired():
@@ -106,7 +106,7 @@ class Turns:
             self._waiting.discard(limit)
 
     async def _look(self, run: TurnRun, ended: "asyncio.Future[None]") -> None:
-        """Return after a moment, or the end of the turn; what should run before it is seen to run."""
+        """Return after a moment, or at the end of the turn. Make sure meanwhile that the head of its session runs."""
         watching = asyncio.ensure_future(self._workflows.wait(run.instance_id, _LOOK_EVERY_S))
         try:
             both: list[asyncio.Future[Any]] = [ended, watching]
@@ -116,7 +116,7 @@ class Turns:
             if not watching.result():
                 await self._abandoned.ensure_head_runs(run)
                 if await self._waits_for_person(run) and not ended.done():
-                    ended.set_result(None)  # who asks again for a turn that has stopped waits for nothing
+                    ended.set_result(None)  # a turn that has stopped for a person will not end soon
             elif await self._journal.outcome(run) is None:
                 workflow = await self._workflows.state(run.instance_id)
                 if workflow is not None and has_ended(workflow):
@@ -145,7 +145,7 @@ class Turns:
         return await self._journal.get(turn_id)
 
     async def view(self, turn_id: str, *, with_content: bool = False) -> Turn:
-        """The turn as a client sees it. While it waits, what should run before it is seen to run.
+        """The turn as a client sees it. While it waits, make sure that the head of its session runs.
 
         `with_content`: with its text, and the arguments and answers of its calls.
         """
@@ -155,7 +155,7 @@ class Turns:
         return await self._view(snapshot, with_content=with_content)
 
     async def look(self, turn_id: str, *, with_content: bool = False) -> Turn | None:
-        """As `view`, without a hand in what waits; None for an unknown turn."""
+        """As `view`, but starts nothing; None for an unknown turn."""
         try:
             return await self._view(await self._snapshot(turn_id), with_content=with_content)
         except TerminalError as error:
@@ -180,7 +180,7 @@ class Turns:
         return await recording_of(self._journal, await self.facts(turn_id))
 
     async def decide(self, turn_id: str, call_id: str, given: ApprovalDecision) -> Turn:
-        """Decide about a call that the turn waits for; the same again changes nothing.
+        """Decide about a call that the turn waits for; the same decision again changes nothing.
 
         Raises TerminalError: `not_found` for another call, `decided` if it was decided otherwise.
         """
@@ -225,7 +225,7 @@ class Turns:
             return await self._view(snapshot)
         if not (snapshot.is_head and snapshot.workflow):
             await self._queue.hold(snapshot.run, paused=True)
-            # Looked at after the session is written: who starts the turn meanwhile sees that it is held.
+            # Read after the session is written: whatever starts the turn meanwhile sees that it is held.
             snapshot = await self._unended(turn_id)
         if snapshot.is_head and snapshot.workflow:
             await self._pause_running(snapshot.run)

@@ -4,14 +4,14 @@
 ended. When PAGE entries are together they are sealed: written to `user:{id}:turns:{n}`, which does not change any more,
 before the index drops them. So neither a turn nor a list costs more for a user with many turns, or for one among many.
 
-An entry is written before its turn is started, and before anybody hears of the turn. What a crash leaves:
+An entry is written before its turn is started, and before any answer names the turn. What a crash leaves:
 
 | crash after | is there | what becomes of it |
 |---|---|---|
 | a page | the page, and its entries in the index too | the next sealing writes the same page again |
 | the index | an entry of a turn that was never accepted | lists pass it over, and it soon counts as open no more |
 | the index, of a rerun | an entry of a run that nobody asked for | it soon counts as open no more |
-| `accepted` alone | a turn that nobody heard of, and that does not run | a repeated request enters it here first |
+| `accepted` alone | a turn that no client knows of, and that does not run | a repeated request enters it here first |
 
 Nobody writes here when a turn ends: turns that may be open are looked up when there seem to be too many.
 """

@@ -1,8 +1,8 @@
 """The words of an answer while a model says them: facts of the journal in small batches, numbered from 0.
 
 An attempt that asks a model begins with a fact of its own: what earlier attempts write after it does not count.
-The writer of the verdict closes the words first: what comes after that does not count either. So all who read them,
-whenever and wherever, read the same words.
+The writer of the verdict closes the words first: what comes after that does not count either. So all readers, whenever
+and wherever, get the same words.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 # Words are written this often while the model speaks, or once there are so many characters.
 _EVERY_S = 0.2
 _MOST_CHARS = 4_000
-# So many are read at once, at first and at most: who listens looks often, and mostly there is nothing new.
+# How many are read at once, at first and at most: a listener reads often, and mostly there is nothing new.
 _READ_FIRST, _READ_MOST = 2, 32
 _FIRST_HALF = ("\ud800", "\udbff")
 
@@ -46,19 +46,19 @@ class Words(Fact, frozen=True, kw_only=True, omit_defaults=True):
     closed: bool = False
 
 
-# Hears that the run has a new fact: words with their number, or (-1) another one.
+# Called when the run has a new fact: words with their number, or (-1) another one.
 Hear = Callable[[int, Words | None], None]
 
 
 class Hints:
-    """Wakes who follows a run in this process. The journal is the truth: a hint that is lost only costs time."""
+    """Wakes the followers of a run in this process. The journal is the truth: a lost hint only costs time."""
 
     def __init__(self) -> None:
         self._following: dict[str, list[Hear]] = {}
 
     @contextmanager
     def following(self, run: TurnRun, hear: Hear) -> Iterator[None]:
-        """Let `hear` know of the facts of `run` while the block runs."""
+        """Call `hear` with each new fact of `run` while the block runs."""
         hearing = self._following.setdefault(run.instance_id, [])
         hearing.append(hear)
         try:
@@ -88,7 +88,7 @@ async def words_from(journal: Journal, run: TurnRun, number: int = 0) -> list[Wo
 
 
 async def close_words(journal: Journal, run: TurnRun) -> int:
-    """Let no more words of `run` count; how many do."""
+    """Close the words of `run`: no later ones count. Returns how many do."""
     number = len(await words_from(journal, run))
     while (await journal.write(_key(run, number), _CLOSED)) != _CLOSED:
         number += 1
@@ -97,14 +97,14 @@ async def close_words(journal: Journal, run: TurnRun) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Speeches:
-    """What attempts write their words with; each is kept for `ttl_s` seconds."""
+    """Makes the `Speech` of an attempt; each fact of words is kept for `ttl_s` seconds."""
 
     journal: Journal
     hints: Hints
     ttl_s: int
 
     def of(self, run: TurnRun, calls: int) -> "Speech":
-        """For an attempt that begins after so many calls of `run`."""
+        """For an attempt that begins after `calls` calls of `run`."""
         return Speech(self.journal, self.hints, self.ttl_s, run, calls)
 
 
@@ -141,7 +141,7 @@ class Speech:
                 await writing
 
     def begin_call(self, calls: int) -> None:
-        """A model is asked, after so many calls of the run."""
+        """A model is asked, after `calls` calls of the run."""
         self._calls, self._said, self._heard, self._half = calls, "", "", ""
         self._due.set()
 

@@ -36,7 +36,7 @@ async def is_open(port: int) -> bool:
 
 
 async def watch_port(app: ServedApp, port: int, *, clock: Clock | None = None, looks: IsOpen = is_open) -> None:
-    """Return when the app listens on `port`; its sidecar hears of it. Meanwhile warn once if that takes long."""
+    """Return when the app listens on `port`; its sidecar is told so. Meanwhile warn once if that takes long."""
     clock = clock or SystemClock()
     patience_ends: float | None = clock.now() + PATIENCE_S
     while not await looks(port):

@@ -27,7 +27,7 @@ A message that begins with a slash: write it with two."""
 
 @dataclass(frozen=True, slots=True)
 class ChatOptions:
-    """`user_id`: None for who is signed in. `message`: the one to send, or None for a conversation.
+    """`user_id`: None for a signed-in user. `message`: the one to send, or None for a conversation.
 
     `url`: where the chat service is, or None for what the settings say. `as_json`: print each turn as a line of JSON.
     """

@@ -200,7 +200,7 @@ def refusals(registry: CollectorRegistry) -> Refused:
 
 
 def bounded(refused: Refused = lambda _: None) -> type[BoundedHttp]:
-    """The protocol of one listener of this process; `refused` hears of what it refuses.
+    """The protocol of one listener of this process; `refused` is called with what it refuses.
 
     Two listeners share the descriptors, and leave some for files and for calls of others.
     """

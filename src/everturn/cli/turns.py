@@ -39,7 +39,7 @@ def decide(turn_id: str, call_id: str, decision: dict[str, str | None], *, url: 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Which turns to list: `user_id` is for who is not signed in; `cursor` continues after an earlier list."""
+    """Which turns to list: `user_id` is for who does not sign in; `cursor` continues after an earlier list."""
 
     user_id: str | None = None
     status: str | None = None

@@ -67,7 +67,7 @@ async def _start(
 ) -> tuple[System, tuple[WebServer, WebServer]]:
     """Everything running, with a web server for each service; `stack` ends it in the reverse order."""
     check_who_may_call(settings)
-    # First: who starts the same folder twice hears of that, and not of the ports that it has as well.
+    # First: a second start on the same folder is to name the folder, not the ports, which are taken as well.
     runtime = await open_runtime(stack, settings, wiring)
     for_memory = stack.enter_context(listen(settings.host, settings.memory_port, "EVERTURN_MEMORY_PORT"))
     for_chat = stack.enter_context(listen(settings.host, settings.chat_port, "EVERTURN_CHAT_PORT"))

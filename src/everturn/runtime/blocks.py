@@ -28,7 +28,7 @@ class Peers(Protocol):
         ...
 
     async def look(self) -> None:
-        """Take note of who has come and what is subscribed to. Raises TransientError if the disk refuses."""
+        """Read which runtimes there are and what they subscribe to. Raises TransientError if the disk refuses."""
         ...
 
 

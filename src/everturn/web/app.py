@@ -63,12 +63,11 @@ class Service:
     """What a service says of itself.
 
     `app_id` is its name in traces. `registry` is this application's own: many applications live in one process. Of web
-    pages only `pages` may call.
-    `identify` finds out who calls. `token` is what the sidecar shows: the `sidecar_paths` are closed to all others;
-    `is_closed`: so is the rest but health, to who is not signed in. `body_limits` are bytes by path, for routes that
-    take more than 1 MiB; `body_timeout_s` are seconds. `page` is what `/` gives to browsers, and `page_paths` are its
-    files, open to all. No answer begins before `settled` has returned. Errors have `shapes` of other APIs by the
-    beginning of a path.
+    pages only `pages` may call. `identify` finds out who calls. `token` is what the sidecar shows: the `sidecar_paths`
+    are closed to all others; `is_closed`: all but health is closed to callers that are not signed in. `body_limits` are
+    bytes by path, for routes that take more than 1 MiB; `body_timeout_s` are seconds. `page` is what `/` gives to
+    browsers, and `page_paths` are its files, open to all. No answer begins before `settled` has returned. Errors have
+    `shapes` of other APIs by the beginning of a path.
     """
 
     name: str

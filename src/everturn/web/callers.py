@@ -30,7 +30,7 @@ _CALLER = "everturn.caller"
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """`user_id` is None for who may act for every user: an operator, or anybody if nobody signs in."""
+    """`user_id` is None for a caller that may act for every user: an operator, or anybody if nobody signs in."""
 
     user_id: str | None = None
     operator: bool = False
@@ -162,7 +162,7 @@ async def _or_operator(token: SecretStr, identify: Identify, headers: Headers) -
 
 
 async def _named_by_proxy(header: str, token: SecretStr, headers: Headers) -> Caller:
-    """The proxy takes what clients send in `header` away: who else sends it does not have `token`."""
+    """The proxy removes `header` from what clients send, and only the proxy has `token`."""
     if not is_secret(_only(headers, PROXY_TOKEN_HEADER), token):
         raise unknown_caller("Nobody is signed in: call through the proxy in front of this service.")
     return Caller(_user_id(header_text(_only(headers, header) or ""), f"the header {header}"))

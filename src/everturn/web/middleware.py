@@ -83,7 +83,7 @@ class UnexpectedErrors:
 
 
 class SingleHeaders:
-    """Middleware: 400 for two of a header that says one thing; whichever counted, another reader would take the other.
+    """Middleware: 400 if a header that may come once comes twice: a proxy could go by one, we by the other.
 
     RFC 9112 section 3.2 asks it of Host.
     """
@@ -101,7 +101,7 @@ class SingleHeaders:
 
 
 class OwnPages:
-    """Middleware: 403 for what a browser sends for a page that `pages` do not have, the `open_paths` aside."""
+    """Middleware: 403 for what a browser sends for a page that `pages` does not allow, except to `open_paths`."""
 
     def __init__(self, app: ASGIApp, pages: AllowedPages, open_paths: Collection[str]) -> None:
         self._app = app

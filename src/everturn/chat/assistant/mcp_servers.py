@@ -68,7 +68,7 @@ class _Connection:
         self._is_broken = not has_worked
 
     def _counted(self, call: Callable[..., Awaitable[Any]], note: Callable[..., None] = lambda **_: None) -> Any:
-        """`call`, which waits while the connection is made; `note` hears whether it has worked."""
+        """`call`, which waits while the connection is made; `note` is called with whether it worked."""
 
         @wraps(call)
         async def counted(*args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Model calls and tool calls of a run of an agent, each paid once: who repeats the run finds their answers.
+"""Model calls and tool calls of a run of an agent, each paid once: a run that is repeated finds their answers.
 
 The SDK's own Runner runs the agent. Its models and tools, and those of every agent that it can reach, are wrapped once
 a process; in a run they look into its calls before they make one. A model call is found by a digest of what was asked;

@@ -1,4 +1,4 @@
-"""What a run says, for all in this process who listen to it: one reader of the journal, however many listen.
+"""What a run says, for all its listeners in this process: one reader of the journal, however many listen.
 
 Hints wake the reader, and hand it the words that are written in this process. Other replicas write too, so the journal
 is looked at while somebody listens: soon, if looks find something, else less and less often.
@@ -21,14 +21,14 @@ from everturn.errors import TransientError
 
 log = logging.getLogger(__name__)
 
-# Seconds between two looks of nobody's asking.
+# Seconds between two reads without a hint.
 _FIRST_LOOK_S, _LONGEST_LOOK_S = 0.1, 2.0
 _FOR_EVER_S = 1e6
 
 
 @dataclass(eq=False, slots=True)
 class Feeds:
-    """Those of the runs that somebody listens to."""
+    """The feeds of the runs that have listeners."""
 
     _journal: Journal
     _turns: Turns
@@ -102,7 +102,7 @@ class Feed:
             self.news.set()
 
     def _end(self) -> "asyncio.Future[TurnFacts]":
-        """Done when the run has ended; who should run before it is seen to run meanwhile."""
+        """Done when the run has ended. Makes sure meanwhile that the head of its session runs."""
         return asyncio.ensure_future(self._turns.wait(self._run, _FOR_EVER_S))
 
     async def _wait(self, ended: "asyncio.Future[TurnFacts]", seconds: float) -> bool:

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 DEFAULT_TIMEOUT_S = 30.0
 # More of them at once would only slow each other down, past their time limits.
 DEFAULT_MAX_CONCURRENCY = 64
-# Replies that are paid for and that the store would not take.
+# How many replies are kept in memory that the store would not take.
 _UNSAVED_REPLIES = 1_000
 
 
@@ -60,7 +60,7 @@ class TurnParts:
         return timedelta(seconds=self.settings.approval_timeout_s or self.settings.keep_turns_days * 86_400)
 
     def paid(self, run: TurnRun, call: Call) -> None:
-        """Count what a call of `run` has used, and let those who follow the run know of it."""
+        """Count the tokens of a call of `run`, and wake the streams that follow the run."""
         self.metrics.tokens_used(call.name, call.tokens)
         if run.accepted.streamed:
             self.speeches.hints.wrote(run)
@@ -128,7 +128,7 @@ def _fetch_policy(settings: Settings) -> Policy:
 # The parts have the setting's limit each; the step itself only has to reach the state store besides.
 @step(FETCH_CONTEXT, policy=_fetch_policy, timeout_s=lambda settings: settings.fetch_timeout_s + 10)
 async def fetch_context(call: StepCall) -> str:
-    """Make sure that it is this turn's turn; then write its context: the first one that is written is used.
+    """Make sure that the turn is the head of its session; then write its context: the first one written is used.
 
     What is out of reach after the last attempt is written as missing.
     """

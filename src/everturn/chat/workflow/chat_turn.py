@@ -99,7 +99,7 @@ class TurnWorkflows:
         await self._start(run.turn_id, run.number, run.accepted.session_id, starts_first=True)
 
     async def start_waiting(self, turn_id: str, number: int, session_id: str) -> None:
-        """Start the workflow of a run whose turn it is now; one that waits for that hears of it.
+        """Start the workflow of a run whose turn it is now; one that runs already is sent `your_turn`.
 
         One that has ended stays so: Dapr would replace it, and what an operator terminated would run again. A
         look at the turn ends it (`AbandonedTurns`).

@@ -1,4 +1,4 @@
-"""How a workflow takes a step: attempts with backoff and Retry-After, and an ear for cancellation.
+"""How a workflow takes a step: attempts with backoff and Retry-After, until it is cancelled.
 
 The SDK's RetryPolicy cannot wait for Retry-After, so the attempts are a loop of the workflow, with its durable timers.
 A time limit is inside the activity: a durable timer would count the time that the system was down. A turn carries its
@@ -152,9 +152,9 @@ DECIDED_EVENT = "decided"
 WAITS_UNTIL = "waits_until"
 # The workflow's custom status meanwhile.
 WAITING_STATUS = "waiting"
-# Between two looks whether it was decided; a decision raises an event, which a crash could lose.
+# Seconds between two checks for a decision; a decision raises an event, which a crash could lose.
 _FIRST_LOOK_S, _LONGEST_LOOK_S = 60.0, 6 * 3_600.0
-# Between two looks of a workflow whose turn waits behind another, which raises an event when it ends.
+# Seconds between two checks of a workflow whose turn waits behind another, which raises an event when it ends.
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 30.0, 600.0
 # The workflow's custom status while a step waits for its next attempt; the time follows.
 NEXT_ATTEMPT_STATUS = "next_attempt_at="
@@ -199,7 +199,7 @@ class StepRunner:
         return None
 
     def decided_step(self, name: str) -> Steps:
-        """As `step`, again after each decision that it waits for. Nothing is held meanwhile, and others may pass."""
+        """As `step`, again after each decision that it waits for. No activity runs meanwhile; later turns may pass."""
         for look in count():
             try:
                 result = yield from self.step(name)
@@ -235,7 +235,7 @@ class StepRunner:
         return None
 
     def wait_for_turn(self, look: int) -> Steps:
-        """Wait until somebody says that it is this turn's turn, or for look number `look`. Raises TurnCancelled."""
+        """Wait for the event `your_turn`, or until it is time for check number `look`. Raises TurnCancelled."""
         limit = timedelta(seconds=min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2.0 ** min(look, 16)))
         if self._my_turn is None or self._my_turn.is_complete:
             self._my_turn = self._ctx.wait_for_external_event(YOUR_TURN_EVENT)

@@ -9,8 +9,8 @@ https://www.sqlite.org/pragma.html#pragma_synchronous).
 
 A write that is not `durable` returns when its job has run. Its transaction stays open for the writes that follow, so
 that they share a commit. It is on disk before every write that runs after it: if a commit fails, the jobs that have
-returned run again at the head of the next transaction, in their order, on the same data, with the same result. So who
-reaches out of the process only has to wait for a later write of its own, or for `settled`.
+returned run again at the head of the next transaction, in their order, on the same data, with the same result. So code
+that reaches out of the process only has to wait for a later write of its own, or for `settled`.
 """
 
 import asyncio
@@ -177,7 +177,7 @@ class Database:
         """
         if self._closed:
             raise TransientError("the database is closed", kind="stopping")
-        # While the disk refuses writes, none returns early: who is refused then leaves nothing behind.
+        # While the disk refuses writes, none returns early: one that is refused leaves nothing behind.
         return await self._add(_Pending(job, self._loop.create_future(), committed, durable or self._refused))
 
     async def settled(self) -> None:
@@ -237,7 +237,7 @@ class Database:
             self._pushing = self._loop.call_later(seconds, self._push)
 
     def _flush(self) -> None:
-        """Run the jobs that wait in the open transaction, or begin one; the thread waits for who holds the lock."""
+        """Run the jobs that wait in the open transaction, or begin one; the thread waits for another process's lock."""
         self._flush_is_due = False
         if not self._waiting or self._waiting[-1].returned:
             if not self._has_returned():

@@ -174,7 +174,7 @@ class PeerRouter:
         return self._apps.setdefault(app_id, self._channel(app_id, to_app=True))
 
     async def look(self) -> None:
-        """Take note of who has come and what is subscribed to. Raises TransientError if the disk refuses."""
+        """Read which runtimes there are and what they subscribe to. Raises TransientError if the disk refuses."""
         broker, engine = self._broker, self._engine
         if broker is None or engine is None:
             return

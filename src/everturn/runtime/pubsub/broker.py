@@ -131,7 +131,7 @@ def _media_type(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 
 
-# Takes note of subscribers that are new in other runtimes.
+# Reads what is subscribed to in other runtimes.
 Look = Callable[[], Awaitable[None]]
 
 

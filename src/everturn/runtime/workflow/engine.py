@@ -43,7 +43,7 @@ class Router(Protocol):
 class WorkflowEngine:
     """The workflows of every app over one database. `start` it before the first call; one engine a database.
 
-    `router` says who serves an app if other runtimes may do so; without one the engine itself does.
+    `router` says what serves an app if other runtimes may do so; without one the engine itself does.
 
     `resumed` is the number of unfinished top-level instances that `start` found, `resumed_by_name` by workflow name.
     """
@@ -116,7 +116,7 @@ class WorkflowEngine:
     async def stop(self, limit_s: float) -> None:
         """Finish what is under way within `limit_s` seconds; the rest stays on disk, for the next start.
 
-        Those who still wait for an instance get CANCELLED.
+        Callers that still wait for an instance get CANCELLED.
         """
         self._scheduler.stopping = True
         self._scheduler.timers.stop()

@@ -160,7 +160,7 @@ class Instances:
         del self._resident[oldest]
 
     def forget(self, instance: Instance) -> None:
-        """It is no more: purged, replaced, or never committed."""
+        """It is gone: purged, replaced, or never committed."""
         instance.gone = True
         if self._resident.get(instance.id) is instance:
             self.use(instance)
@@ -178,7 +178,7 @@ Condition = Callable[[Instance], bool]
 
 
 class Watchers:
-    """Those who wait for something to hold of an instance, whether it exists yet or not."""
+    """Callers that wait until a condition holds for an instance, whether it exists yet or not."""
 
     def __init__(self) -> None:
         self._waiting: dict[InstanceId, list[tuple[Condition, asyncio.Future[Instance]]]] = {}

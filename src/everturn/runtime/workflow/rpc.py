@@ -1,4 +1,4 @@
-"""The calls of a task hub, as Dapr's `TaskHubSidecarService` has them, who answers them, and how they fail."""
+"""The calls of a task hub, as Dapr's `TaskHubSidecarService` has them: what answers them, and how they fail."""
 
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar

@@ -1,7 +1,7 @@
 """The scheduler: takes instances from work item to work item, never two at once of one instance.
 
-A work item is: what is in the inbox, the worker's answer, the decision, one transaction. Only then does anything of it
-show: in memory, to other instances, to those who wait. What could not be committed is as if it had not been tried.
+A work item is: what is in the inbox, the worker's answer, the decision, one transaction. Only then is any of it
+visible: in memory, to other instances, to callers that wait. What could not be committed never happened.
 """
 
 import asyncio
@@ -108,7 +108,7 @@ class Scheduler:
         """Give an event to an instance; it is on disk when this returns.
 
         Raises TransientError if the disk refuses, ConflictError if the instance was to be created and one of its id was
-        created first; then the event is nowhere.
+        created first; then the event is not stored.
         """
         submitted = Submitted(event)
         instance.receive(submitted)
@@ -210,7 +210,7 @@ class Scheduler:
     # From item to item
 
     async def _arrive(self, owner: InstanceId, key: int, arrived: Arrived | None) -> None:
-        """Bring an event to the instance with that key, if it still is; None only makes it take what it has."""
+        """Bring an event to the instance with that key, if it still exists; None only makes it take what it has."""
         instance = await self._find(owner)
         if instance is None or instance.key != key:
             return
@@ -383,7 +383,7 @@ class Scheduler:
         _acknowledge(items)
 
     def _put_back(self, instance: Instance, items: Sequence[Arrived], error: Exception) -> None:
-        """The item was not taken: those who wait get the error, the rest goes back and is tried again after a while."""
+        """The item was not taken: callers that wait get the error; the rest is tried again after a pause."""
         left = []
         for item in items:
             if isinstance(item, Submitted) and item.row is None:

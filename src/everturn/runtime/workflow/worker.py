@@ -1,6 +1,7 @@
-"""Who runs workflow code and activities: the `Worker` protocol, its requests and answers; `LocalWorker` does it in this
-process, in the service's own loop. `Activities` are those under way: each is run by its app's worker, once at a time,
-and its outcome goes to its instance.
+"""What runs workflow code and activities: the `Worker` protocol, its requests and answers.
+
+`LocalWorker` runs them in this process, in the service's own loop. `Activities` are those under way: each is run by its
+app's worker, once at a time, and its outcome goes to its instance.
 """
 
 import asyncio
