@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
-from tests.hostile import callers, connections, inputs, texts
+from tests.hostile import callers, connections, grpc_calls, inputs, texts
 from tests.hostile.attack import ATTACKS, Attack, Row, run
 from tests.hostile.stages import Stages
 
-MODULES = (callers, connections, inputs, texts)
+MODULES = (callers, connections, grpc_calls, inputs, texts)
 
 
 def attacks(words: tuple[str, ...] = ()) -> list[Attack]:

@@ -111,7 +111,7 @@ async def sends_heads_that_never_end(scene: Scene) -> Seen:
 async def keeps_idle_connections(scene: Scene) -> Seen:
     """Fifty connections that send nothing, or one request and then nothing."""
     first = b"" if scene.case == "silent" else _start(scene.watch.place) + b"\r\n"
-    closed = await asyncio.gather(*(_idle(scene.watch.place, first) for _ in range(50)))
+    closed = await asyncio.gather(*(is_closed_when_idle(scene.watch.place, first, _IDLE_S) for _ in range(50)))
     return Seen(all(closed), f"{sum(closed)} of {len(closed)} closed")
 
 
@@ -123,14 +123,14 @@ async def takes_every_descriptor_with_idle_connections(scene: Scene) -> Seen:
         for _ in range(FEW_FILES + 64):
             with contextlib.suppress(OSError):
                 await stack.enter_async_context(connection(scene.watch.place))
-        answers = await asyncio.gather(*(_ask_health(place) for place in places.values()))
+        answers = await asyncio.gather(*(answers_health(place) for place in places.values()))
     said = [f"{name} {answer}" for name, answer in zip(places, answers, strict=True)]
     return Seen(all(answer.status == 200 for answer in answers), ", ".join(said))
 
 
-async def _ask_health(place: Place) -> Answer:
+async def answers_health(place: Place) -> Answer:
     try:
-        return await ask(place, "GET", "/healthz", patience_s=2.0)
+        return await ask(place, "GET", place.health, patience_s=2.0)
     except OSError:
         return Answer()
 
@@ -148,7 +148,7 @@ async def pipelines_100_000_requests(scene: Scene) -> Seen:
                 for _ in range(100):
                     writer.write(requests)
                     await writer.drain()
-        await _ask_health(place)
+        await answers_health(place)
         if reading is not None:
             reading.cancel()
     grown, stall_s = scene.watch.grown_mb(), scene.watch.so_far()
@@ -172,11 +172,12 @@ async def _drip(place: Place, start: bytes) -> bool:
         return False
 
 
-async def _idle(place: Place, first: bytes) -> bool:
+async def is_closed_when_idle(place: Place, first: bytes, limit_s: float) -> bool:
+    """Whether the other side closes in time after `first`."""
     async with connection(place) as (reader, writer):
         writer.write(first)
         try:
-            async with asyncio.timeout(_IDLE_S + _GRACE_S):
+            async with asyncio.timeout(limit_s + _GRACE_S):
                 await _ended(reader)
         except TimeoutError:
             return False

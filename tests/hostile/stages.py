@@ -40,6 +40,7 @@ class Stage(StrEnum):
     PATIENT = "everturn up, for what takes minutes"
     PATIENT_SIDECAR = "everturn runtime, for what takes minutes"
     FEW_FILES = f"everturn up, {FEW_FILES} descriptors"
+    FEW_FILES_SIDECAR = f"everturn runtime, {FEW_FILES} descriptors"
     SCRIPTED = "everturn up, scripted model"
     TOKENS = "everturn runtime, tokens"
     SIDECAR = "everturn runtime, no tokens"
@@ -161,6 +162,8 @@ class Stages:
                 return await self._start_beside_sidecar(folder)
             case Stage.SIDECAR | Stage.PATIENT_SIDECAR:
                 return await self._start_sidecar(folder)
+            case Stage.FEW_FILES_SIDECAR:
+                return await self._start_sidecar(folder, FEW_FILES)
             case Stage.SCRIPTED:
                 endpoint = ModelEndpoint(otherwise=completion("Noted."))
                 await endpoint.__aenter__()
@@ -184,12 +187,12 @@ class Stages:
         places = {"chat": Place(_HOST, chat, process.pid), "memory": Place(_HOST, memory, process.pid)}
         return Site(places, self._large, folder, endpoint, [process])
 
-    async def _start_sidecar(self, folder: Path) -> Site:
+    async def _start_sidecar(self, folder: Path, files: int = 0) -> Site:
         (http_port, grpc_port) = free_ports(2)
         arguments = ["runtime", "--app-id", "victim", "-H", str(http_port), "-G", str(grpc_port)]
-        process = _spawn(folder, arguments, {CANARY_NAME: CANARY})
+        process = _spawn(folder, arguments, {CANARY_NAME: CANARY}, files)
         await _until_said(process, folder, _RUNTIME_RUNS)
-        place = Place(_HOST, http_port, process.pid, health="/v1.0/healthz/outbound")
+        place = Place(_HOST, http_port, process.pid, health="/v1.0/healthz/outbound", grpc_port=grpc_port)
         return Site({"sidecar": place}, self._large, folder, None, [process])
 
     async def _start_beside_sidecar(self, folder: Path) -> Site:
@@ -205,7 +208,7 @@ class Stages:
         runtime = _spawn(folder, [*arguments, "-H", str(http_port), "-G", str(grpc_port)], settings)
         await _until_said(runtime, folder, _RUNTIME_RUNS)
         service = _spawn(folder, ["serve", "memory"], settings)
-        sidecar = Place(_HOST, http_port, runtime.pid, TOKEN, health="/v1.0/healthz/outbound")
+        sidecar = Place(_HOST, http_port, runtime.pid, TOKEN, "/v1.0/healthz/outbound", grpc_port)
         place = Place(_HOST, memory, service.pid, TOKEN)
         await _until_open(service, folder, place)
         return Site({"sidecar": sidecar, "memory": place}, self._large, folder, None, [runtime, service])

@@ -15,13 +15,15 @@ Headers = Sequence[tuple[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """An address to attack, and the process behind it if it is ours. `token`: what an honest caller shows."""
+    """An address to attack, and the process behind it if it is ours. `token`: what an honest caller shows.
+    `grpc_port`: a sidecar's other port."""
 
     host: str
     port: int
     pid: int | None = None
     token: str | None = None
     health: str = "/healthz"
+    grpc_port: int | None = None
 
     @property
     def authority(self) -> str:

@@ -44,7 +44,7 @@ _SHARE_OF_WAITERS = 0.6
 # so long they have to be answered; the rest is for the work behind them.
 _SHARE_OF_REQUESTS = 0.8
 _MOST_OPEN_FILES = 65_536
-# Of the open files, what is not for connections, at most; and how many listeners a process has.
+# Of the open files, what is not for connections, at most; and how many listeners a process has, as a rule.
 _SPARE_FILES, _LISTENERS = 1_024, 2
 
 
@@ -199,16 +199,17 @@ def refusals(registry: CollectorRegistry) -> Refused:
     return lambda reason: refused.labels(reason).inc()
 
 
-def bounded(refused: Refused = lambda _: None) -> type[BoundedHttp]:
-    """The protocol of one listener of this process; `refused` is called with what it refuses.
-
-    Two listeners share the descriptors, and leave some for files and for calls of others.
-    """
+def share_of_files(listeners: int) -> int:
+    """How many connections each of `listeners` may have: they share the descriptors, and leave some for the rest."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     files = _MOST_OPEN_FILES if files == resource.RLIM_INFINITY else files
     spare = min(_SPARE_FILES, files // 4)
-    limit = max(1, (files - spare) // _LISTENERS)
-    return bounded_by(Connections(limit, refused))
+    return max(1, (files - spare) // listeners)
+
+
+def bounded(refused: Refused = lambda _: None, listeners: int = _LISTENERS) -> type[BoundedHttp]:
+    """The protocol of one of `listeners` of this process; `refused` is called with what it refuses."""
+    return bounded_by(Connections(share_of_files(listeners), refused))
 
 
 def metrics_alone(registry: CollectorRegistry) -> ASGIApp:

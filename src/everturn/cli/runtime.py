@@ -9,8 +9,9 @@ import contextlib
 import logging
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -20,10 +21,10 @@ from everturn import logs
 from everturn.cli.app_process import AppProcess
 from everturn.cli.app_watch import watch_port, watch_worker
 from everturn.cli.banner import address
+from everturn.cli.bounded_http import BoundedHttp
 from everturn.cli.process import (
     BACKLOG,
     Deadline,
-    Refused,
     WebServer,
     bounded,
     force_exit,
@@ -32,6 +33,7 @@ from everturn.cli.process import (
     metrics_alone,
     refusals,
     run,
+    share_of_files,
     stop_signal,
 )
 from everturn.contracts.events import CHAT_APP_ID, MEMORY_APP_ID
@@ -42,6 +44,7 @@ from everturn.runtime.clock import SystemClock
 from everturn.runtime.database.database import DATABASE_FILE
 from everturn.runtime.embedded import EmbeddedRuntime, RuntimeOptions, ServedApp
 from everturn.runtime.grpc.app import GrpcAppTransport
+from everturn.runtime.grpc.server import MAX_CONNECTIONS
 from everturn.runtime.peers.folder import PeerFolder
 from everturn.runtime.peers.router import PeerRouter
 from everturn.settings import Settings
@@ -145,11 +148,12 @@ async def _run(settings: Settings, command: RuntimeCommand, apps: Sequence[_App]
     deadline = Deadline(settings.shutdown_s)
     exit_code = 0
     async with contextlib.AsyncExitStack() as stack:
-        options, peers = _options(settings, command), _peers(settings, command)
+        listeners = 2 * len(apps) + (command.metrics_port is not None)
+        options, peers = _options(settings, command, listeners), _peers(settings, command)
         runtime = await EmbeddedRuntime.open(_folder(settings, command), options=options, peers=peers)
         stack.push_async_callback(lambda: runtime.stop(deadline.left_s()))
-        refused = _serve_metrics(command, stack, deadline)
-        sidecars = [await _serve(runtime, app, stack, deadline, refused) for app in apps]
+        protocol = _serve_metrics(command, stack, deadline, listeners)
+        sidecars = [await _serve(runtime, app, stack, deadline, protocol()) for app in apps]
         await runtime.start()
         if peers is not None:
             await stack.enter_async_context(serve_peers(runtime, peers, _GOODBYE_S))
@@ -180,7 +184,11 @@ async def _run(settings: Settings, command: RuntimeCommand, apps: Sequence[_App]
 
 
 async def _serve(
-    runtime: EmbeddedRuntime, app: _App, stack: contextlib.AsyncExitStack, deadline: Deadline, refused: Refused
+    runtime: EmbeddedRuntime,
+    app: _App,
+    stack: contextlib.AsyncExitStack,
+    deadline: Deadline,
+    protocol: type[BoundedHttp],
 ) -> _Listening:
     listener = stack.enter_context(listen(_HOST, app.http_port, "--dapr-http-port"))
     channel = _channel(app)
@@ -189,22 +197,27 @@ async def _serve(
     served = runtime.serve_app(app.app_id, channel)
     grpc_port = await served.grpc.start(_HOST, app.grpc_port)
     http_port = int(listener.getsockname()[1])
-    sidecar = _Listening(served, app.port, WebServer(served.http, listener, bounded(refused)), http_port, grpc_port)
+    sidecar = _Listening(served, app.port, WebServer(served.http, listener, protocol), http_port, grpc_port)
     stack.push_async_callback(lambda: sidecar.stop(min(_GOODBYE_S, deadline.left_s())))
     sidecar.web.start()
     return sidecar
 
 
-def _serve_metrics(command: RuntimeCommand, stack: contextlib.AsyncExitStack, deadline: Deadline) -> Refused:
-    """`/metrics` on a port of its own, if one is given: on the API's ports it would be a route that Dapr has not."""
+def _serve_metrics(
+    command: RuntimeCommand, stack: contextlib.AsyncExitStack, deadline: Deadline, listeners: int
+) -> Callable[[], type[BoundedHttp]]:
+    """`/metrics` on a port of its own, if one is given: on the API's ports it would be a route that Dapr has not.
+
+    Returns what makes the protocol of another of `listeners`, whose refusals are counted there.
+    """
     registry = CollectorRegistry()
-    refused = refusals(registry)
+    protocol = partial(bounded, refusals(registry), listeners)
     if command.metrics_port is not None:
         listener = stack.enter_context(listen(_HOST, command.metrics_port, "--metrics-port"))
-        server = WebServer(metrics_alone(registry), listener, bounded(refused))
+        server = WebServer(metrics_alone(registry), listener, protocol())
         stack.push_async_callback(lambda: server.stop(min(_GOODBYE_S, deadline.left_s())))
         server.start()
-    return refused
+    return protocol
 
 
 def _channel(app: _App) -> Transport | None:
@@ -236,7 +249,7 @@ def _peers(settings: Settings, command: RuntimeCommand) -> PeerRouter | None:
     return PeerRouter(PeerFolder(settings.data_dir / "apps", command.app_id), command.app_id, SystemClock())
 
 
-def _options(settings: Settings, command: RuntimeCommand) -> RuntimeOptions:
+def _options(settings: Settings, command: RuntimeCommand, listeners: int) -> RuntimeOptions:
     app_token, api_token = settings.app_api_token, settings.dapr_api_token
     return RuntimeOptions(
         components_dir=command.resources_path,
@@ -245,6 +258,7 @@ def _options(settings: Settings, command: RuntimeCommand) -> RuntimeOptions:
         api_token=api_token.get_secret_value() if api_token is not None else None,
         pages=AllowedPages.of(settings),
         secrets=settings.secret_names,
+        grpc_connections=min(MAX_CONNECTIONS, share_of_files(listeners)),
     )
 
 

@@ -19,7 +19,7 @@ from everturn.runtime.clock import Clock, SystemClock, wait_until
 from everturn.runtime.database.database import DATABASE_FILE, Database
 from everturn.runtime.embedded_client import EmbeddedClient
 from everturn.runtime.grpc.dapr import dapr_handlers
-from everturn.runtime.grpc.server import GrpcServer
+from everturn.runtime.grpc.server import MAX_CONNECTIONS, GrpcServer
 from everturn.runtime.grpc.task_hub import task_hub_handlers
 from everturn.runtime.grpc.worker import RemoteWorker
 from everturn.runtime.http.asgi import as_asgi
@@ -53,7 +53,7 @@ class RuntimeOptions:
     On a socket `api_token` is asked of callers (DAPR_API_TOKEN), and of web pages only `pages` may call. `app_stop_s`:
     seconds that an app's running deliveries and activities get when it stops. `state_stores`: by component type, what
     opens a store of it; any other type is kept in SQLite. `secrets`: without a `components_dir`, the variables of the
-    environment that an app may read; a Configuration may say something else.
+    environment that an app may read; a Configuration may say something else. `grpc_connections`: of each app's sidecar.
     """
 
     components_dir: Path | None = None
@@ -65,6 +65,7 @@ class RuntimeOptions:
     clock: Clock = field(default_factory=SystemClock)
     state_stores: Mapping[str, OpenStateStore] = field(default_factory=lambda: STATE_STORES)
     secrets: frozenset[str] = frozenset()
+    grpc_connections: int = MAX_CONNECTIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +181,8 @@ class EmbeddedRuntime:
                 self.broker.add_app(self._blocks.channels.by_id[app_id])
 
         handlers = [task_hub_handlers(hub, worker, lambda: self.engine.wake(app_id)), dapr_handlers(front.app)]
-        return ServedApp(app_id, as_asgi(front), GrpcServer(handlers, api_token=front.api_token), worker, listens)
+        server = GrpcServer(handlers, api_token=front.api_token, max_connections=self.options.grpc_connections)
+        return ServedApp(app_id, as_asgi(front), server, worker, listens)
 
     def peer_api(self) -> AsgiApp:
         """What this runtime answers to its peers, to be served on the socket that `join` announces."""

@@ -39,6 +39,10 @@ MAX_METADATA_BYTES = 16 * 1024
 # Calls of one connection at once; more wait in the client. A worker has one long call and a short one for each answer,
 # but each workflow that a client waits for is a call, too: up to 2,000 of a chat service (EVERTURN_MAX_REQUESTS).
 MAX_CALLS = 4_000
+# Of so many connections' full number of calls, all together; more are refused (RESOURCE_EXHAUSTED).
+_FULL_CONNECTIONS = 2
+# An app has a few; each takes 15 kB. gRPC closes more at once, and tells nobody.
+MAX_CONNECTIONS = 1_000
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", -1),
@@ -53,6 +57,10 @@ _OPTIONS = (
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.max_ping_strikes", 0),
+    # As long as a head of HTTP may take.
+    ("grpc.server_handshake_timeout_ms", 20_000),
+    # Without a call for so long it is taken for forgotten; a client connects again by itself when it has one.
+    ("grpc.max_connection_idle_ms", 300_000),
 )
 
 
@@ -60,6 +68,7 @@ class GrpcServer:
     """Answers with `handlers` from `start` to `stop`.
 
     `api_token`: what a caller must show (DAPR_API_TOKEN). `max_calls`: of one connection at once.
+    `max_connections`: more are closed as they come.
     """
 
     def __init__(
@@ -68,10 +77,16 @@ class GrpcServer:
         *,
         api_token: str | None = None,
         max_calls: int = MAX_CALLS,
+        max_connections: int = MAX_CONNECTIONS,
     ) -> None:
         checks = [TokenCheck(api_token)] if api_token is not None else []
-        options = (*_OPTIONS, ("grpc.max_concurrent_streams", max_calls))
-        self._server = grpc.aio.server(interceptors=checks, options=options)
+        limits = (
+            ("grpc.max_concurrent_streams", max_calls),
+            ("grpc.max_allowed_incoming_connections", max_connections),
+        )
+        self._server = grpc.aio.server(
+            interceptors=checks, options=(*_OPTIONS, *limits), maximum_concurrent_rpcs=_FULL_CONNECTIONS * max_calls
+        )
         self._server.add_generic_rpc_handlers(tuple(handlers))
 
     async def start(self, host: str, port: int) -> int:
@@ -155,22 +170,12 @@ class TokenCheck(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         handler = await continuation(details)
         if handler is None or hmac.compare_digest(str(given).encode(), self._token):
             return handler
-        return _refusal_like(handler)
+        return _REFUSAL
 
 
-def _refusal_like(handler: Any) -> "grpc.RpcMethodHandler[Any, Any]":
-    async def refuse(_request: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> None:
-        await context.abort(grpc.StatusCode.UNAUTHENTICATED, "authentication error: api token mismatch")
+async def _refuse(_requests: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> None:
+    await context.abort(grpc.StatusCode.UNAUTHENTICATED, "authentication error: api token mismatch")
 
-    kinds = {
-        (False, False): grpc.unary_unary_rpc_method_handler,
-        (False, True): grpc.unary_stream_rpc_method_handler,
-        (True, False): grpc.stream_unary_rpc_method_handler,
-        (True, True): grpc.stream_stream_rpc_method_handler,
-    }
-    make = kinds[handler.request_streaming, handler.response_streaming]
-    return make(
-        refuse,
-        request_deserializer=handler.request_deserializer,
-        response_serializer=handler.response_serializer,
-    )
+
+# Whatever the call is: as a stream it ends before any message of it is read.
+_REFUSAL: "grpc.RpcMethodHandler[Any, Any]" = grpc.stream_stream_rpc_method_handler(_refuse)

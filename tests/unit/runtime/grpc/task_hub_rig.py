@@ -23,6 +23,7 @@ from tests.unit.runtime.grpc.raw_worker import RawWorker
 PATIENCE_S = 30
 # Of one connection at once: few, so that a test can have more.
 MAX_CALLS = 200
+MAX_CONNECTIONS = 150
 HOST = "127.0.0.1"
 
 
@@ -49,7 +50,9 @@ class TaskHubRig:
         handlers = task_hub_handlers(
             self.engine.task_hub("app"), self.remote, on_connect=lambda: self.engine.wake("app")
         )
-        self.server = GrpcServer([handlers], api_token=self._api_token, max_calls=MAX_CALLS)
+        self.server = GrpcServer(
+            [handlers], api_token=self._api_token, max_calls=MAX_CALLS, max_connections=MAX_CONNECTIONS
+        )
         self.port = await self.server.start(HOST, self.port)
 
     async def stop_runtime(self) -> None:
