@@ -18,6 +18,7 @@ from enum import Enum
 from typing import Any, Literal
 
 from fastapi import APIRouter, FastAPI
+from fastapi.telemetry import TelemetryConfig
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from pydantic import BaseModel, SecretStr
 from starlette.middleware import Middleware
@@ -52,6 +53,8 @@ _OPENAPI_PATH = "/openapi.json"
 # Open to those who have not signed in as well: nothing of a user is in them.
 _PUBLIC_PATHS = PROBED_PATHS | DOCS_PATHS | {"/", _OPENAPI_PATH}
 _READINESS_RETRY_S = 1.0
+# FastAPI would export spans of its own, and what exceptions say, if the environment asks for it.
+_NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 _TAGS: list[str | Enum] = ["health"]
 
 Readiness = Callable[[], Awaitable[str | None]]
@@ -118,9 +121,13 @@ def build_app(
         openapi_url=_OPENAPI_PATH,
         docs_url=None,  # FastAPI's own pages load their scripts from elsewhere
         redoc_url=None,
+        telemetry=_NO_TELEMETRY,
     )
     app.state.registry = service.registry
     handle_problems(app, service.shapes)
+    app.router.route_class = JsonRoute
+    # Routes are tried one after the other: those with work first.
+    add_routes(app.router)
 
     @app.get("/", summary="A welcome", tags=["health"], response_model=Welcome)
     async def welcome(request: Request) -> Welcome | Response:
@@ -131,9 +138,7 @@ def build_app(
             return service.page(request)
         return JSONResponse({"message": message}, headers={"vary": "accept"})
 
-    app.router.route_class = JsonRoute
     add_docs_routes(app.router, service.name, _OPENAPI_PATH)
-    add_routes(app.router)
     _add_health_routes(app.router, service.readiness, service.registry)
     return app
 

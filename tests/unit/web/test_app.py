@@ -1,7 +1,8 @@
 import httpx2
 import pytest
+from opentelemetry.trace import ProxyTracerProvider, get_tracer_provider
 
-from tests.unit.web.conftest import Probe
+from tests.unit.web.conftest import Probe, served
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -111,3 +112,15 @@ async def test_the_right_token_opens_and_a_wrong_one_does_not(guarded_client: ht
 
     assert (right.status_code, wrong.status_code) == (200, 401)
     assert wrong.headers["content-type"] == "application/problem+json"
+
+
+async def test_the_frameworks_own_telemetry_stays_off_whatever_the_environment_asks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FASTAPI_OTEL_AUTO_CONFIGURE", "true")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+
+    async for client in served(Probe().build()):
+        assert (await client.get("/healthz")).status_code == 200
+
+    assert isinstance(get_tracer_provider(), ProxyTracerProvider)
