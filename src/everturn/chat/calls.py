@@ -58,9 +58,12 @@ class Question:
         return [_digest(item) for item in self.items]
 
 
+_in_order = json.JSONEncoder(sort_keys=True).encode
+
+
 def _digest(value: Any) -> str:
     """16 characters."""
-    return b32encode(sha256(json.dumps(value, sort_keys=True).encode()).digest()[:10]).decode().lower()
+    return b32encode(sha256(_in_order(value).encode()).digest()[:10]).decode().lower()
 
 
 def parts_of(call_id: str) -> tuple[str, str, str]:

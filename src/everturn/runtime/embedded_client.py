@@ -1,7 +1,6 @@
 """The sidecar client of an app in the runtime's process: it calls the building blocks with bytes, not with HTTP."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic_core import from_json, to_json
@@ -18,7 +17,7 @@ from everturn.dapr.client import (
     names_of,
 )
 from everturn.dapr.wire import Request, Response
-from everturn.errors import TerminalError, TransientError
+from everturn.errors import EverturnError, TerminalError, TransientError
 from everturn.runtime.blocks import AppView
 from everturn.runtime.errors import DaprError
 from everturn.runtime.pubsub.broker import Publication
@@ -33,13 +32,17 @@ class EmbeddedClient:
         self._opened: AppState | None = None
 
     async def get_state(self, key: str) -> Versioned[Any] | None:
-        with _errors(f"state {key!r}"):
+        try:
             entry = await self._state().get(key)
+        except DaprError as error:
+            raise _fault(error, f"state {key!r}") from error
         return None if entry is None else Versioned(from_json(entry.value), entry.etag)
 
     async def get_states(self, keys: Sequence[str]) -> dict[str, Versioned[Any]]:
-        with _errors("state in bulk"):
+        try:
             entries = await self._state().get_bulk(keys)
+        except DaprError as error:
+            raise _fault(error, "state in bulk") from error
         found: dict[str, Versioned[Any]] = {}
         for key, entry in zip(keys, entries, strict=True):
             if entry is None:
@@ -53,18 +56,24 @@ class EmbeddedClient:
         return found
 
     async def save_state(self, *saves: Save) -> None:
-        with _errors(names_of(saves), guarded=is_guarded(saves)):
+        try:
             await self._state().save([_write(save) for save in saves])
+        except DaprError as error:
+            raise _fault(error, names_of(saves), guarded=is_guarded(saves)) from error
 
     async def transact(self, saves: Sequence[Save], deletes: Sequence[str] = ()) -> None:
         durable = not saves or any(save.durable for save in saves)
-        with _errors(names_of(saves), guarded=is_guarded(saves)):
+        try:
             await self._state().transact([*map(_write, saves), *(Write(key, None, durable=durable) for key in deletes)])
+        except DaprError as error:
+            raise _fault(error, names_of(saves), guarded=is_guarded(saves)) from error
 
     async def publish(self, pubsub: str, topic: str, event: Mapping[str, Any], *, durable: bool = True) -> None:
-        with _errors(f"topic {topic!r}"):
-            publication = Publication(self._app.app_id, pubsub, topic, to_json(event), event_headers(event), {})
+        publication = Publication(self._app.app_id, pubsub, topic, to_json(event), event_headers(event), {})
+        try:
             await self._app.blocks.broker.publish(publication, durable=durable)
+        except DaprError as error:
+            raise _fault(error, f"topic {topic!r}") from error
 
     async def settled(self) -> None:
         await self._app.blocks.database.settled()
@@ -73,14 +82,18 @@ class EmbeddedClient:
         self, app_id: str, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
     ) -> Response:
         request = Request(method, f"/{encoded_twice(path)}", headers or {}, body)
-        with _errors(f"app {app_id!r}"):
+        try:
             response = await self._app.blocks.invoker.invoke(self._app.app_id, app_id, request)
+        except DaprError as error:
+            raise _fault(error, f"app {app_id!r}") from error
         check_status(response.status, response.headers, f"app {app_id!r}")
         return response
 
     async def secret(self, store: str, name: str) -> str:
-        with _errors(f"secret {name!r}"):
+        try:
             values = self._app.secrets.get(store, name)
+        except DaprError as error:
+            raise _fault(error, f"secret {name!r}") from error
         if name not in values:
             raise TerminalError(f"no secret {name!r} in store {store!r}", kind="not_found")
         return values[name]
@@ -91,15 +104,15 @@ class EmbeddedClient:
         return self._opened
 
 
-@contextmanager
-def _errors(what: str, *, guarded: bool = False) -> Iterator[None]:
+def _fault(error: DaprError, what: str, *, guarded: bool = False) -> Exception:
+    """What `error`, met with `what`, is to a client of Dapr's HTTP API."""
     try:
-        yield
-    except DaprError as error:
         if guarded:
             check_guard(error.status, error.code, what)
         check_status(error.status, {}, what)
-        raise
+    except EverturnError as fault:
+        return fault
+    return error
 
 
 def _write(save: Save) -> Write:
