@@ -17,6 +17,7 @@ from dapr.ext.workflow.aio import DaprWorkflowClient
 
 from benchmarks.floor import four_commits
 from benchmarks.report import Figure, median
+from everturn.cli.process import freeze_gc
 from everturn.runtime.database.database import Database
 from everturn.runtime.workflow.engine import WorkflowEngine
 
@@ -79,6 +80,7 @@ async def _measure(path: Path) -> list[Figure]:
     engine.register("bench", worker())
     client = engine.client("bench")
     await at_once(client, database, 16, _WARM_UP)
+    freeze_gc(resumed=0)  # as every command of Everturn does once it runs
     alone = [await one(client) for _ in range(_ALONE)]
     commits = database.commits
     await one(client)
