@@ -20,10 +20,10 @@ async def purging(purge: Callable[[], Awaitable[int]]) -> AsyncIterator[None]:
         while True:
             await asyncio.sleep(_EVERY_S)
             try:
-                log.info("repeated", extra={"work": "purge", "count": await purge()})
+                log.info("purged", extra={"count": await purge()})
             except Exception as error:  # noqa: BLE001 - the loop's edge: one error must not end all later rounds
                 reason = error.message if isinstance(error, EverturnError) else type(error).__name__
-                log.warning("interrupted", extra={"work": "purge", "reason": reason})
+                log.warning("purge_failed", extra={"reason": reason})
 
     task = asyncio.create_task(repeat(), name="purge")
     try:

@@ -13,7 +13,7 @@ from tests.hostile.wire import ask_json
 
 # EVERTURN_MAX_TEXT_CHARS
 _MOST_CHARS = 32_000
-# Of a body (web/middleware.py), less what is around the messages.
+# Of a body (web/requests.py), less what is around the messages.
 _BODY_CHARS = 1_048_576 - 200
 # A summary is refreshed after so many turns of its session.
 _TURNS_TO_SUMMARY = 8

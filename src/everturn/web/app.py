@@ -36,7 +36,7 @@ from everturn.web.middleware import (
     BODY_TIMEOUT_S,
     BodyLimit,
     Cors,
-    JsonRoute,
+    EncodedPath,
     OwnPages,
     Settled,
     SingleHeaders,
@@ -44,7 +44,7 @@ from everturn.web.middleware import (
     UnexpectedErrors,
 )
 from everturn.web.problems import Shapes, handle_problems, problem_responses, unavailable
-from everturn.web.requests import EncodedPath
+from everturn.web.requests import JsonRoute
 
 HEALTH_PATHS = frozenset({"/healthz", "/readyz"})
 # Asked by probes and by Prometheus, under whatever name they know a pod by.

@@ -1,17 +1,12 @@
-"""What every request passes: CORS, unexpected errors, the pages that may call, limits of bodies, strict JSON."""
+"""What every request passes: normal paths, CORS, unexpected errors, the pages that may call, limits of bodies."""
 
 import asyncio
 import logging
 import re
 import traceback
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
-from itertools import islice
-from typing import Any
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from urllib.parse import quote, quote_from_bytes, unquote_to_bytes
 
-from fastapi import Request
-from fastapi.routing import APIRoute
-from pydantic import BaseModel, ValidationError
-from pydantic_core import from_json
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
@@ -27,16 +22,23 @@ log = logging.getLogger(__name__)
 MAX_BODY_BYTES = 1_048_576
 # A mebibyte comes within it at 0.3 Mbit/s; what takes longer holds a connection for nothing.
 BODY_TIMEOUT_S = 30.0
-# Of JSON: what begins or separates values, outside strings. Behind each are an object or two and a few faults, however
-# short it is. The longest conversation that is taken (`MAX_MESSAGES`) has some 14,000, with a call of a tool in each
-# second message.
-_MARK = re.compile(rb'(?:[^"\[{,]++|"(?:[^"\\]++|\\.)*+"?)*+(?:[\[{,]|\Z)', re.DOTALL)
-_MOST_MARKS = 16_000
-# Faults of a body that are named; a short body has few.
-_MOST_FAULTS, _SHORT_BYTES = 100, 1_024
 _SINGLE = frozenset({b"host", b"idempotency-key"})
-# https://mimesniff.spec.whatwg.org/#json-mime-type; a page can send none of them without a preflight.
-_IS_JSON = re.compile(r"application/(?:[^\s;/]+\+)?json\s*(?:;|\Z)", re.IGNORECASE).match
+_IS_NORMAL = re.compile(rb"[A-Za-z0-9._~/-]*").fullmatch
+
+
+class EncodedPath:
+    """Middleware: puts the percent-encoded path into `scope["path"]`, each segment in one normal form.
+
+    Only unreserved characters (RFC 3986 section 2.3) stay as they are, so that `/ch%61t/` is still `/chat/`.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope = {**scope, "path": _normal(scope)}
+        await self._app(scope, receive, send)
 
 
 class Cors(CORSMiddleware):
@@ -222,60 +224,13 @@ class BodyLimit:
         await self._app(scope, limited_receive, send)
 
 
-class _JsonRequest(Request):
-    """`shape`: of what its body has to be, None without one."""
-
-    def __init__(self, request: Request, shape: type[BaseModel] | None) -> None:
-        super().__init__(request.scope, request.receive)
-        self._shape = shape
-
-    async def body(self) -> bytes:
-        """Raises Problem (422) if there is a body that its sender does not call JSON."""
-        body = await super().body()
-        if body and not _IS_JSON(self.headers.get("content-type", "")):
-            fault = {"field": "content-type", "message": "must be application/json"}
-            raise Problem(422, "content-type: must be application/json", extras={"errors": [fault]})
-        return body
-
-    async def json(self) -> Any:
-        """The parsed body. What is no JSON text (RFC 8259), not UTF-8, too deep or too rich in parts is 422."""
-        body = await self.body()
-        if len(body) > _MOST_MARKS and next(islice(_MARK.finditer(body), _MOST_MARKS, None), None):
-            raise _refused_body(f"has more than {_MOST_MARKS} values")
-        try:
-            value = from_json(body, allow_inf_nan=False)
-        except ValueError:
-            raise Problem(422, "body: is not valid JSON") from None
-        if self._shape is not None and len(body) > _SHORT_BYTES:
-            _check_faults(value, self._shape)
-        return value
-
-
-def _check_faults(value: object, shape: type[BaseModel]) -> None:
-    """Raises Problem (422) if there are too many faults to name: FastAPI would make objects and a sentence of each."""
-    try:
-        shape.model_validate(value)
-    except ValidationError as error:
-        if error.error_count() > _MOST_FAULTS:
-            raise _refused_body(f"has {error.error_count()} faults") from None
-
-
-def _refused_body(reason: str) -> Problem:
-    return Problem(422, f"body: {reason}", extras={"errors": [{"field": "body", "message": reason}]})
-
-
-class JsonRoute(APIRoute):
-    """A route whose body is parsed strictly and safely: FastAPI's own answers 400, or worse, to some broken JSON."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
-        given = self.body_field.field_info.annotation if self.body_field else None
-        shape = given if isinstance(given, type) and issubclass(given, BaseModel) else None
-
-        async def handle_json(request: Request) -> Response:
-            return await handle(_JsonRequest(request, shape))
-
-        return handle_json
+def _normal(scope: Scope) -> str:
+    raw: bytes | None = scope.get("raw_path")
+    if raw is None:
+        return quote(scope["path"])
+    if _IS_NORMAL(raw):
+        return raw.decode("ascii")
+    return "/".join(quote_from_bytes(unquote_to_bytes(segment), safe="") for segment in raw.split(b"/"))
 
 
 def _too_large(limit: int) -> Problem:
