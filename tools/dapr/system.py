@@ -109,9 +109,14 @@ class DaprSystem:
                 raise StoppedError
 
     def check(self) -> None:
-        """Raises SystemFailedError if a process has ended by itself."""
-        for name, process in self.processes.items():
-            if process.has_ended:
+        """Start a sidecar again that its service has ended, since it was stuck (`everturn.dapr.sidecar`).
+
+        Raises SystemFailedError if another process has ended by itself.
+        """
+        for name, process in [*self.processes.items()]:
+            if process.exit_code == 0 and name.endswith("-sidecar"):
+                self.begin(name)
+            elif process.has_ended:
                 raise SystemFailedError(f"{name} has ended; its log is {process.log}:\n{process.last_lines()}")
 
     def kill(self, name: str) -> None:

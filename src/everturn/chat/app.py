@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from dapr.ext.workflow import WorkflowRuntime
 from fastapi import APIRouter, FastAPI
 from prometheus_client import CollectorRegistry
-from pydantic import BaseModel, Field, ValidationError
 
 from everturn.background import purging
 from everturn.chat.accept import Acceptance, Claims
@@ -42,11 +41,10 @@ from everturn.chat.workflow.steps import STEPS, StepAttempts, policies_from
 from everturn.contracts.events import CHAT_APP_ID
 from everturn.contracts.fields import utc_now
 from everturn.dapr.client import store_fault
+from everturn.dapr.metadata import unready
 from everturn.dapr.pages import AllowedPages
 from everturn.dapr.sidecar import DaprSidecar
-from everturn.dapr.wire import Request, Response, Transport
 from everturn.dapr.workflows import Sidecar, Workflows
-from everturn.errors import TransientError
 from everturn.models.endpoint import model_name
 from everturn.models.providers import build_model
 from everturn.settings import Settings
@@ -174,44 +172,6 @@ def app_over(settings: Settings, parts: ChatParts) -> FastAPI:
         add_page_routes(router, page, parts.context.memory)
 
     return build_app(service, add_routes, lifespan=parts.lifespan)
-
-
-class _Workflows(BaseModel):
-    connected: int = Field(0, alias="connectedWorkers")
-
-
-class _Metadata(BaseModel):
-    """What is read of `/v1.0/metadata` (https://docs.dapr.io/reference/api/metadata_api/).
-
-    Only a runtime that has workers in other processes names its actor runtime; without any, `workflows` is absent.
-    """
-
-    actor_runtime: dict[str, object] | None = Field(None, alias="actorRuntime")
-    workflows: _Workflows = Field(default_factory=_Workflows)
-
-
-async def unready(transport: Transport) -> str | None:
-    """Why turns cannot be run now, in one sentence; None if they can.
-
-    The model is no part of it: accepted turns must resume without it.
-    """
-    try:
-        await _ask(transport, "/v1.0/healthz/outbound")
-        metadata = _Metadata.model_validate_json((await _ask(transport, "/v1.0/metadata")).body)
-    except TransientError as error:
-        return f"the sidecar is not ready: {error.message}"
-    except ValidationError:
-        return "the sidecar is not ready: it does not give its metadata"
-    if metadata.actor_runtime is not None and metadata.workflows.connected == 0:
-        return "the workflow worker has not connected to the sidecar"
-    return None
-
-
-async def _ask(transport: Transport, path: str) -> Response:
-    response = await transport.send(Request("GET", path))
-    if response.status >= 300:
-        raise TransientError(f"{path} answered {response.status}")
-    return response
 
 
 def __getattr__(name: str) -> Any:

@@ -2,15 +2,19 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
+from contextlib import suppress
 
 from dapr.conf import settings as sdk_settings
 from dapr.ext.workflow import WorkflowRuntime
 from dapr.ext.workflow.aio import DaprWorkflowClient
 
 from everturn.dapr.client import DaprClient
+from everturn.dapr.metadata import takes_no_worker
 from everturn.dapr.sdk.loggers import tame_sdk_loggers
 from everturn.dapr.sdk.worker import WorkerThread, bridge_coroutines, close_client, patch_suspend_resume
-from everturn.dapr.wire import HttpTransport
+from everturn.dapr.wire import HttpTransport, Request
+from everturn.errors import TransientError
 from everturn.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -19,6 +23,8 @@ log = logging.getLogger(__name__)
 _HOST = "127.0.0.1"
 # Seconds in which a worker connects to a sidecar that is there, and between two looks whether it still is.
 _FIRST_LOOK_S, _LOOK_EVERY_S = 3.0, 1.0
+# A sidecar is stuck if it is asked so many times, with that pause, and never has the worker that has connected to it.
+_REFUSALS, _ASK_EVERY_S = 4, 5.0
 
 
 class DaprSidecar:
@@ -39,7 +45,7 @@ class DaprSidecar:
             f"http://{_HOST}:{settings.dapr_http_port}", headers=headers, missing=_advice(settings.dapr_http_port)
         )
         self._grpc_port = settings.dapr_grpc_port
-        self._watching: asyncio.Task[None] | None = None
+        self._watching: Sequence[asyncio.Task[None]] = ()
         self._workflows = DaprWorkflowClient(host=_HOST, port=str(settings.dapr_grpc_port))
         self._worker: WorkerThread | None = None
         tame_sdk_loggers()
@@ -67,13 +73,13 @@ class DaprSidecar:
         bridge_coroutines(worker, asyncio.get_running_loop())
         self._worker = WorkerThread(worker)
         self._worker.start()
-        self._watching = asyncio.create_task(self._watch(self._worker), name="sidecar-watch")
+        self._watching = [asyncio.create_task(work(self._worker)) for work in (self._watch, self._end_stuck)]
 
     async def stop(self) -> None:
         """Stop taking work. What is not finished is given out again by the sidecar."""
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
+        for task in self._watching:
+            task.cancel()
+        await asyncio.gather(*self._watching, return_exceptions=True)
         if self._worker is not None:
             await self._worker.stop()
             self._worker = None
@@ -90,6 +96,22 @@ class DaprSidecar:
                 log.info("sidecar_found", extra={"port": self._grpc_port})
             is_missed = not worker.is_connected
             await asyncio.sleep(_LOOK_EVERY_S)
+
+    async def _end_stuck(self, worker: WorkerThread) -> None:
+        """End a sidecar that takes the worker's stream and no worker: whoever started it starts it again.
+
+        Dapr 1.18 does so for ever if a workflow's turn was about to be handed out when its last worker died: the turn
+        waits for a worker, the end of that worker for the turn, and the next worker for the end
+        (https://github.com/dapr/dapr/pull/10408).
+        """
+        while True:
+            refusals = 0
+            while refusals < _REFUSALS:
+                await asyncio.sleep(_ASK_EVERY_S)
+                refusals = refusals + 1 if worker.is_connected and await takes_no_worker(self._transport) else 0
+            log.error("sidecar_stuck", extra={"advice": "it is ended now: start it again, unless something else does"})
+            with suppress(TransientError):
+                await self._transport.send(Request("POST", "/v1.0/shutdown"))
 
 
 def _advice(port: int) -> str:

@@ -1,10 +1,10 @@
-"""When the chat service says that it is ready. The sidecar's answers are those of Dapr 1.18.0 and of the runtime."""
+"""When the chat service says that it is ready, and when a sidecar is taken to be stuck. The sidecar's answers are those of Dapr 1.18.0 and of the runtime."""
 
 import json
 
 import pytest
 
-from everturn.chat.app import unready
+from everturn.dapr.metadata import takes_no_worker, unready
 from everturn.dapr.wire import Request, Response
 from everturn.errors import TransientError
 
@@ -55,3 +55,22 @@ async def test_a_sidecar_with_a_worker_is_ready(metadata: object) -> None:
 )
 async def test_without_them_it_is_not_and_says_why(sidecar: Sidecar, reason: str) -> None:
     assert reason in str(await unready(sidecar))
+
+
+async def test_a_sidecar_that_could_run_workflows_and_has_no_worker_takes_none() -> None:
+    assert await takes_no_worker(Sidecar({"actorRuntime": ACTORS}))
+
+
+@pytest.mark.parametrize(
+    "sidecar",
+    [
+        Sidecar({"actorRuntime": ACTORS, "workflows": {"connectedWorkers": 1}}),
+        Sidecar({"actorRuntime": ACTORS | {"hostReady": False}}),
+        Sidecar({"components": []}),
+        Sidecar(["no", "object"]),
+        Sidecar(away=True),
+    ],
+    ids=["has one", "not yet", "in the process", "no metadata", "away"],
+)
+async def test_no_other_sidecar_is_taken_for_one(sidecar: Sidecar) -> None:
+    assert not await takes_no_worker(sidecar)
