@@ -1,4 +1,7 @@
-"""When the chat service says that it is ready, and when a sidecar is taken to be stuck. The sidecar's answers are those of Dapr 1.18.0 and of the runtime."""
+"""When the chat service says that it is ready, and when a sidecar is taken to be stuck.
+
+The sidecar's answers are those of Dapr 1.18.0 and of the runtime.
+"""
 
 import json
 
