@@ -22,6 +22,7 @@ from everturn.web.middleware import BODY_TIMEOUT_S
 from everturn.web.problems import Problem
 from everturn.web.requests import PathId
 
+JSON = {"content-type": "application/json"}
 LARGE_LIMIT = 3_000_000
 
 

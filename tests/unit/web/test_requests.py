@@ -3,7 +3,7 @@ import pytest
 from fastapi import FastAPI
 
 from everturn.web.requests import Preferences, encoded_id, header_text, preferences_of
-from tests.unit.web.conftest import Probe
+from tests.unit.web.conftest import JSON, Probe
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -116,3 +116,64 @@ async def test_preferences_are_read(header: list[str] | None, expected: Preferen
 @pytest.mark.parametrize("header", ["wait=soon", "wait=-1", "wait", "return=minimal", ",,;", "wait=\u0663"])
 async def test_what_cannot_be_read_is_ignored(header: str) -> None:
     assert await preferences_of([header]) == Preferences()
+
+
+BROKEN = {
+    "no JSON": b"{",
+    "invalid UTF-8": b'{"text":"\xff"}',
+    "a lone surrogate": b'{"text":"\\ud800"}',
+    "an encoded surrogate": b'{"text":"\xed\xa0\x80"}',
+    "NUL": b'{"text":"a\\u0000b"}',
+    "NaN": b'{"text":"a","unknown":NaN}',
+    "UTF-16": '{"text":"a"}'.encode("utf-16"),
+    "deep nesting": b'{"text":' + b"[" * 200_000,
+    "deep and closed": b'{"text":' + b"[" * 200_000 + b"]" * 200_000 + b"}",
+    "another shape": b"[]",
+    "nothing": b"",
+    "null": b"null",
+}
+
+
+@pytest.mark.parametrize("body", BROKEN.values(), ids=BROKEN.keys())
+async def test_a_body_that_is_no_note_is_422(client: httpx2.AsyncClient, body: bytes) -> None:
+    response = await client.post("/notes", content=body, headers=JSON)
+
+    assert response.status_code == 422
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        *(
+            {"content-type": sent}
+            for sent in ("text/plain", "application/x-www-form-urlencoded", "application/octet-stream", "", "json")
+        ),
+        {"content-type": "text/plain; application/json"},
+    ],
+)
+async def test_a_body_that_is_not_called_json_is_422_and_names_the_header(
+    client: httpx2.AsyncClient, headers: dict[str, str]
+) -> None:
+    response = await client.post("/notes", content=b'{"text":"a"}', headers=headers)
+
+    assert response.status_code == 422
+    assert response.json()["detail"] == "content-type: must be application/json"
+    assert response.json()["errors"] == [{"field": "content-type", "message": "must be application/json"}]
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["application/json; charset=utf-8", "Application/JSON ;charset=utf-8", "application/cloudevents+json"],
+)
+async def test_every_kind_of_json_is_read(client: httpx2.AsyncClient, content_type: str) -> None:
+    response = await client.post("/notes", content=b'{"text":"a"}', headers={"content-type": content_type})
+
+    assert response.json() == {"text": "a", "stars": 0}
+
+
+async def test_text_is_kept_exactly(client: httpx2.AsyncClient) -> None:
+    text = " \t\r\n é é 😀 \u2028 </script> "
+
+    assert (await client.post("/notes", json={"text": text})).json()["text"] == text
