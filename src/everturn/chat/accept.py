@@ -189,7 +189,8 @@ class Acceptance:
             raise
 
     async def _accept_again(self, key: str, holder: Claim, claim: Claim) -> TurnFacts:
-        if holder.released or (self._is_over(holder) and await self._journal.find(holder.turn_id) is None):
+        is_over = self._journal.is_over(holder.accepted_at, utc_now())
+        if holder.released or (is_over and await self._journal.find(holder.turn_id) is None):
             found = await self._claims.find(key)
             if found is not None and found.value.turn_id == holder.turn_id:
                 holder = await self._claims.take(key, claim, void=found)
@@ -237,9 +238,6 @@ class Acceptance:
         check_not_busy(session.value, run)
         session.value.appended(run)
         return session, index
-
-    def _is_over(self, claim: Claim) -> bool:
-        return self._journal.is_over(claim.accepted_at, utc_now())
 
 
 def _new_claim(user_id: str, message: Message, options: TurnOptions, default: Overlap) -> Claim:

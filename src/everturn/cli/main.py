@@ -305,9 +305,10 @@ def list_(
     url: Url = None,
 ) -> None:
     """The turns of a user, newest first: id, status, when it was accepted, session."""
-    from everturn.cli.turns import Listing, list_turns  # noqa: PLC0415
+    from everturn.cli.turns import list_turns  # noqa: PLC0415
 
-    list_turns(Listing(user, status, session, limit, cursor), url=url)
+    wanted = {"user_id": user, "status": status, "session_id": session, "limit": limit, "cursor": cursor}
+    list_turns(wanted, url=url)
 
 
 @turns.command()

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
 from typing import Literal
 from urllib.parse import quote
 
@@ -37,20 +37,12 @@ def decide(turn_id: str, call_id: str, decision: dict[str, str | None], *, url: 
     print_turn(ask("POST", path, url, Turn, body=decision), _console())
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """Which turns to list: `user_id` is for who does not sign in; `cursor` continues after an earlier list."""
+def list_turns(wanted: Mapping[str, str | int | None], *, url: str | None) -> None:
+    """Print a line for each turn, newest first; `wanted` is the query of `GET /turns`, without what is None.
 
-    user_id: str | None = None
-    status: str | None = None
-    session_id: str | None = None
-    limit: int = 20
-    cursor: str | None = None
-
-
-def list_turns(wanted: Listing, *, url: str | None) -> None:
-    """Print a line for each turn, newest first. How to see the next ones goes to stderr. Raises as `show_turn`."""
-    query = {name: value for name, value in asdict(wanted).items() if value is not None}
+    How to see the next ones goes to stderr. Raises as `show_turn`.
+    """
+    query = {name: value for name, value in wanted.items() if value is not None}
     listed = ask("GET", "/turns", url, TurnList, query)
     rows = Table.grid(padding=(0, 2))
     for turn in listed.turns:
@@ -92,13 +84,11 @@ def print_turn(turn: Turn, console: Console) -> None:
     ]
     steps = Table.grid(padding=(0, 2))
     for step in turn.steps:
-        attempts = f"{step.attempts} attempt{'' if step.attempts == 1 else 's'}"
         error = f"last error {step.error.kind}: {step.error.message}" if step.error else ""
-        steps.add_row("", *(plain(cell) for cell in (step.name, step.status, attempts, error)))
+        steps.add_row("", *map(plain, (step.name, step.status, _attempts(step.attempts), error)))
     for call in turn.calls:
-        attempts = f"{call.attempts} attempt{'' if call.attempts == 1 else 's'}"
         error = f"error {call.error.kind}: {call.error.message}" if call.error else ""
-        steps.add_row("", *(plain(cell) for cell in (f"  {call.kind} {call.name}", "", attempts, error)))
+        steps.add_row("", *map(plain, (f"  {call.kind} {call.name}", "", _attempts(call.attempts), error)))
     console.print(*map(plain, lines), steps, sep="\n")
     for asked in turn.approvals:
         console.print(plain(f"  asks for {asked.tool} {json.dumps(asked.arguments, ensure_ascii=False)}"))
@@ -107,3 +97,7 @@ def print_turn(turn: Turn, console: Console) -> None:
         console.print(plain(f"  reply by {turn.reply.model}: {turn.reply.reply}"))
     if turn.error is not None:
         console.print(plain(f"  error {turn.error.kind}: {turn.error.message}"))
+
+
+def _attempts(count: int) -> str:
+    return f"{count} attempt{'' if count == 1 else 's'}"
