@@ -62,6 +62,14 @@ async def calls_without_a_token(scene: Scene) -> Seen:
     return seen(await ask(scene.watch.place, "GET", _HARMLESS[on_sidecar]), 401)
 
 
+@attack("400", _TOKEN_SIDECAR, _TOKEN_MEMORY, cases=("wrong first", "wrong last"))
+async def shows_two_tokens(scene: Scene) -> Seen:
+    place = scene.watch.place
+    tokens = ["guessed", place.token or ""] if scene.case == "wrong first" else [place.token or "", "guessed"]
+    path = _HARMLESS["sidecar" if place == scene.site.sidecar else "memory"]
+    return seen(await ask(place, "GET", path, [("dapr-api-token", token) for token in tokens]), 400)
+
+
 @attack("not stored", MEMORY)
 async def a_web_page_plants_an_event_without_preflight(scene: Scene) -> Seen:
     session = f"planted-{uuid.uuid4()}"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from tests.hostile.attack import CHAT, MEMORY, SIDECAR, Scene, Seen, Size, attack, seen
 from tests.hostile.stages import FEW_FILES, NotHere, Stage
-from tests.hostile.wire import Answer, Place, ask, connection, exchange, send_until_answered
+from tests.hostile.wire import Answer, Place, ask, connection, exchange, head, send_until_answered
 
 _MIB = 1_048_576
 # Bytes that the sockets of both sides may hold on their own, beyond what the server has read.
@@ -88,6 +88,18 @@ async def sends_two_hosts(scene: Scene) -> Seen:
     place = scene.watch.place
     headers = [("Host", place.authority), ("Host", "evil.example")]
     return seen(await ask(place, "GET", place.health, headers), 400)
+
+
+@attack("400", CHAT, MEMORY, SIDECAR)
+async def sends_no_host(scene: Scene) -> Seen:
+    """RFC 9112 section 3.2 asks for one."""
+    return seen(await exchange(scene.watch.place, head("GET", scene.watch.place.health, ())), 400)
+
+
+@attack("answered", CHAT, SIDECAR)
+async def honest_probe_of_http_1_0_needs_no_host(scene: Scene) -> Seen:
+    data = head("GET", scene.watch.place.health, ()).replace(b"HTTP/1.1", b"HTTP/1.0")
+    return seen(await exchange(scene.watch.place, data), 200, 204)
 
 
 @attack("400", CHAT, SIDECAR)

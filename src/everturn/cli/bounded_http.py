@@ -240,6 +240,9 @@ class BoundedHttp(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > MAX_HEAD_BYTES:
             self._refuse()
+        if self.parser.get_http_version() == "1.1" and all(name != b"host" for name, _ in self.headers):
+            self._refusal = (400, "malformed", "A request of HTTP/1.1 names its host (RFC 9112 section 3.2).")
+            raise _Refused
         self._moved = True
         self._in_head = self._begun = False
         super().on_headers_complete()

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 MAX_BODY_BYTES = 1_048_576
 # A mebibyte comes within it at 0.3 Mbit/s; what takes longer holds a connection for nothing.
 BODY_TIMEOUT_S = 30.0
-_SINGLE = frozenset({b"host", b"idempotency-key"})
+_SINGLE = frozenset({b"host", b"idempotency-key", b"dapr-api-token"})
 _IS_NORMAL = re.compile(rb"[A-Za-z0-9._~/-]*").fullmatch
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Protocol
 
 from everturn.dapr.wire import AsgiApp, Message, Request, Response
@@ -15,6 +15,9 @@ _MAX_BODY_BYTES = 4 * 1024 * 1024
 _FAILED = "the runtime failed; its log says where"
 # Apps and other runtimes are on this machine: what takes longer has stopped.
 _BODY_TIMEOUT_S = 30.0
+
+# A proxy could go by one of two, we by the other; RFC 9112 section 3.2 asks it of Host.
+_SINGLE = ("host", "dapr-api-token", "dapr-app-id")
 
 _Receive = Callable[[], Awaitable[Message]]
 _Send = Callable[[Message], Awaitable[None]]
@@ -34,8 +37,8 @@ def as_asgi(front: Front, max_body_bytes: int = _MAX_BODY_BYTES, body_timeout_s:
         if scope["type"] != "http":
             return
         headers = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]]
-        if sum(name == "host" for name, _ in headers) > 1:  # RFC 9112 section 3.2
-            await _answer(send, problem(400, "The header host was sent more than once."))
+        if twice := _sent_twice([name for name, _ in headers]):
+            await _answer(send, problem(400, f"The header {twice} was sent more than once."))
             return
         try:
             async with asyncio.timeout(body_timeout_s):
@@ -54,6 +57,10 @@ def as_asgi(front: Front, max_body_bytes: int = _MAX_BODY_BYTES, body_timeout_s:
         await _answer(send, response)
 
     return app
+
+
+def _sent_twice(names: Sequence[str]) -> str | None:
+    return next((name for name in _SINGLE if names.count(name) > 1), None)
 
 
 async def _answer(send: _Send, response: Response, *, last: bool = False) -> None:

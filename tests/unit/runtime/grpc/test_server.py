@@ -33,7 +33,15 @@ def hello(rig: TaskHubRig, *metadata: tuple[str, str]) -> Any:
     return call(Empty(), metadata=metadata, timeout=PATIENCE_S, wait_for_ready=True)
 
 
-@pytest.mark.parametrize("metadata", [(), ((TOKEN_HEADER, "guessed"),)])
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        (),
+        ((TOKEN_HEADER, "guessed"),),
+        ((TOKEN_HEADER, "guessed"), (TOKEN_HEADER, "open-sesame")),
+        ((TOKEN_HEADER, "open-sesame"), (TOKEN_HEADER, "guessed")),
+    ],
+)
 async def test_a_call_without_the_token_is_refused(guarded: TaskHubRig, metadata: tuple[tuple[str, str], ...]) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await hello(guarded, *metadata)
