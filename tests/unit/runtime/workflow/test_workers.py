@@ -10,6 +10,10 @@ from everturn.runtime.workflow.worker import ActivityOutcome, LocalWorker, Workf
 from tests.unit.runtime.workflow.rig import Rig, until
 
 
+def works(ctx: Any, _: Any) -> Any:
+    return (yield ctx.call_activity("work"))
+
+
 async def test_an_activity_may_finish_while_its_worker_is_taken_away(rig: Rig) -> None:
     gate = asyncio.Event()
     runs: list[int] = []
@@ -20,10 +24,7 @@ async def test_an_activity_may_finish_while_its_worker_is_taken_away(rig: Rig) -
         await gate.wait()
         return "finished"
 
-    @rig.workflow
-    def works(ctx: Any, _: Any) -> Any:
-        return (yield ctx.call_activity("work"))
-
+    rig.workflow(works)
     await rig.open()
     instance_id = await rig.start("works")
     await until(lambda: len(runs) == 1)
@@ -52,10 +53,7 @@ async def test_an_activity_that_is_not_done_at_the_limit_runs_again(rig: Rig) ->
             await never.wait()
         return "second time"
 
-    @rig.workflow
-    def works(ctx: Any, _: Any) -> Any:
-        return (yield ctx.call_activity("work"))
-
+    rig.workflow(works)
     await rig.open()
     instance_id = await rig.start("works")
     await until(lambda: len(runs) == 1)
@@ -78,10 +76,7 @@ async def test_a_graceful_stop_keeps_what_an_activity_came_to(rig: Rig) -> None:
         gate.wait()
         return "kept"
 
-    @rig.workflow
-    def works(ctx: Any, _: Any) -> Any:
-        return (yield ctx.call_activity("work"))
-
+    rig.workflow(works)
     await rig.open()
     instance_id = await rig.start("works")
     await asyncio.to_thread(entered.wait)
@@ -180,10 +175,7 @@ async def test_a_fault_in_a_step_stops_no_other_instance_and_the_step_is_tried_a
     async def work(_ctx: Any, _: Any) -> str:
         return "worked"
 
-    @rig.workflow
-    def works(ctx: Any, _: Any) -> Any:
-        return (yield ctx.call_activity("work"))
-
+    rig.workflow(works)
     await rig.open(worker=False)
     rig.engine.register("app", StumblingWorker(rig.runtime()))
 
