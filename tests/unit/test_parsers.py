@@ -26,7 +26,7 @@ from everturn.contracts.fields import (
     without_lone_surrogates,
 )
 from everturn.contracts.memory import UserMemory
-from everturn.dapr.pages import AllowedPages
+from everturn.dapr.origins import AllowedPages
 from everturn.errors import EverturnError
 from everturn.memory.subscriptions import read_event
 from everturn.models.texts import excerpt, fence, unfence

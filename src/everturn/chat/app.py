@@ -42,7 +42,7 @@ from everturn.contracts.events import CHAT_APP_ID
 from everturn.contracts.fields import utc_now
 from everturn.dapr.client import store_fault
 from everturn.dapr.metadata import unready
-from everturn.dapr.pages import AllowedPages
+from everturn.dapr.origins import AllowedPages
 from everturn.dapr.sidecar import DaprSidecar
 from everturn.dapr.workflows import Sidecar, Workflows
 from everturn.models.endpoint import model_name

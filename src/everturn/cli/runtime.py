@@ -37,7 +37,7 @@ from everturn.cli.process import (
     stop_signal,
 )
 from everturn.contracts.events import CHAT_APP_ID, MEMORY_APP_ID
-from everturn.dapr.pages import AllowedPages
+from everturn.dapr.origins import AllowedPages
 from everturn.dapr.wire import HttpTransport, Transport
 from everturn.errors import SettingError, StartError
 from everturn.runtime.clock import SystemClock

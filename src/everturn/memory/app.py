@@ -17,7 +17,7 @@ from everturn.background import purging
 from everturn.contracts.events import MEMORY_APP_ID
 from everturn.contracts.fields import utc_now
 from everturn.dapr.client import store_fault
-from everturn.dapr.pages import AllowedPages
+from everturn.dapr.origins import AllowedPages
 from everturn.dapr.sidecar import DaprSidecar
 from everturn.dapr.workflows import Sidecar, Workflows
 from everturn.errors import SettingError

@@ -10,7 +10,7 @@ from pathlib import Path
 from dapr.ext.workflow import WorkflowRuntime
 from dapr.ext.workflow.aio import DaprWorkflowClient
 
-from everturn.dapr.pages import AllowedPages
+from everturn.dapr.origins import AllowedPages
 from everturn.dapr.wire import AsgiApp, Transport
 from everturn.dapr.workflows import Sidecar
 from everturn.errors import StartError, TransientError

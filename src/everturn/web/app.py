@@ -27,7 +27,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Lifespan
 
 from everturn import __version__, logs, tracing
-from everturn.dapr.pages import AllowedPages
+from everturn.dapr.origins import AllowedPages
 from everturn.errors import EverturnError, SettingError
 from everturn.settings import Settings, load_settings, warn_of_settings
 from everturn.web.callers import AccessRules, Identify, SignIn, anybody

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter
 from pydantic import BaseModel, Field, SecretStr
 
 from everturn.contracts.fields import Text
-from everturn.dapr.pages import AllowedPages
+from everturn.dapr.origins import AllowedPages
 from everturn.errors import ConflictError, TerminalError, TransientError
 from everturn.web.app import Service, build_app
 from everturn.web.callers import CallerOf, Identify, anybody

@@ -8,7 +8,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from urllib.parse import parse_qsl
 
-from everturn.dapr.pages import AllowedPages
+from everturn.dapr.origins import AllowedPages
 from everturn.dapr.wire import Request, Response
 from everturn.runtime.blocks import AppView, BuildingBlocks
 from everturn.runtime.errors import DaprError

@@ -2,7 +2,7 @@
 
 import pytest
 
-from everturn.dapr.pages import AllowedPages
+from everturn.dapr.origins import AllowedPages
 
 PAGES = AllowedPages(("everturn.example", "*.lan"), ("http://localhost:3000",))
 OWN = {"host": "127.0.0.1:8010"}
