@@ -113,8 +113,8 @@ class ListQuery:
 
 async def list_query(
     caller: CallerOf,
-    user_id: Annotated[Id | None, Query(description="Whose; to be left out by who is signed in.")] = None,
-    limit: Annotated[int, Query(ge=1, le=100, description="At most so many.")] = 20,
+    user_id: Annotated[Id | None, Query(description="Whose; not needed from a signed-in user.")] = None,
+    limit: Annotated[int, Query(ge=1, le=100, description="How many at most.")] = 20,
     cursor: Annotated[int | None, Query(ge=1, le=2**53, description="`next` of the list before.")] = None,
 ) -> ListQuery:
     """Which part of a list is wanted, as a FastAPI dependency."""

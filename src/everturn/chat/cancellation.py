@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 # Seconds between two checks of what other replicas have cancelled.
 LOOK_EVERY_S = 2.0
-# If very many runs are at work a check takes long: the pause before the next is this many times as long.
+# If very many runs are running a check takes long: the pause before the next is this many times as long.
 _PAUSE_TIMES = 20
 _RUNS_A_REQUEST = 100
 
@@ -28,7 +28,7 @@ class _AtWork:
 
 
 class Cancellations:
-    """Notifies the runs at work in this process.
+    """Notifies the turns that run in this process.
 
     A cancellation in this process is noticed at once; for those of other replicas all runs are checked together.
     """

@@ -111,4 +111,4 @@ def request_limiter(limit: int, metrics: ChatMetrics) -> InFlight:
 
 
 def step_limiter(limit: int, metrics: ChatMetrics) -> InFlight:
-    return InFlight(limit, "steps of turns are at work", metrics, metrics.attempts_under_way)
+    return InFlight(limit, "steps of turns are running", metrics, metrics.attempts_under_way)

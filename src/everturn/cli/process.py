@@ -39,9 +39,10 @@ _YOUNG_OBJECTS, _YOUNG_COLLECTIONS, _OLDER_COLLECTIONS = 20_000, 10, 10
 _RESUME_S = 0.0025
 _MOST_RESUME_S = 40.0
 BACKLOG = 2048
-# Of the time for a graceful stop: so long requests may wait for their turns, then they are answered with where to look;
+# Shares of the time for a graceful stop. Until the first, requests may wait for their turns; then they are answered
+# with where to look.
 _SHARE_OF_WAITERS = 0.6
-# so long they have to be answered; the rest is for the work behind them.
+# Until the second they have to be answered; the rest is for the work behind them.
 _SHARE_OF_REQUESTS = 0.8
 _MOST_OPEN_FILES = 65_536
 # Of the open files, what is not for connections, at most; and how many listeners a process has, as a rule.

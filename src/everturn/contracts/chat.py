@@ -38,7 +38,7 @@ class MessageMetadata(BaseModel):
 class Message(BaseModel):
     """One message of a user. `text` is kept exactly, white space included.
 
-    `user_id` may be left out by who is signed in, and must otherwise be that user.
+    `user_id` is not needed from a signed-in user, and must be that user if it is given.
     """
 
     model_config = ConfigDict(

@@ -100,8 +100,8 @@ class DaprSidecar:
     async def _end_stuck(self, worker: WorkerThread) -> None:
         """End a sidecar that takes the worker's stream and no worker: whoever started it starts it again.
 
-        Dapr 1.18 does so for ever if a workflow's turn was about to be handed out when its last worker died: the turn
-        waits for a worker, the end of that worker for the turn, and the next worker for the end
+        Dapr 1.18 does so for ever if a work item was about to be handed out when its last worker died: the work item
+        waits for a worker, the end of that worker for the work item, and the next worker for the end
         (https://github.com/dapr/dapr/pull/10408).
         """
         while True:

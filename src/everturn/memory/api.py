@@ -44,8 +44,8 @@ WindowChars = Annotated[
     Query(
         ge=0,
         le=2**53,
-        description="Only the last turns that fit into so many characters (the last one in any case), each entry with "
-        "the `turn_id` and `sequence` of its turn.",
+        description="Only the last turns that fit into this number of characters (the last one in any case), each "
+        "entry with the `turn_id` and `sequence` of its turn.",
     ),
 ]
 

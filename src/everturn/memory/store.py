@@ -140,7 +140,7 @@ def _with_unknown(body: dict[str, Any]) -> dict[str, Any]:
     return {**unknown, **body} if unknown else body
 
 
-# Turns that are on their way can be this far ahead of those that are here; no session has ever so many.
+# How far the sequence of a turn may be ahead of those that are stored: events overtake each other, but never so many.
 MAX_AHEAD = 1_000_000
 # Nodes in one request to the store: about a megabyte if every page is full.
 _BULK = 32

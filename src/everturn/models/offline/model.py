@@ -97,7 +97,7 @@ class OfflineChatModel(OfflineModel):
 
 
 async def _read(chars: int, reading: Callable[[], T]) -> T:
-    """What `reading` returns, which reads so many characters."""
+    """What `reading` returns, which reads `chars` characters."""
     if chars <= _MOST_IN_LOOP_CHARS:
         return reading()
     return await asyncio.get_running_loop().run_in_executor(_READER, reading)

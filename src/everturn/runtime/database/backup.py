@@ -18,7 +18,7 @@ from everturn.errors import TerminalError
 _PAGES_PER_STEP = 1_000
 _BUSY_MS = 5_000
 
-# Hears how many pages are copied, and of how many.
+# Called with how many pages are copied, of how many.
 Progress = Callable[[int, int], None]
 
 
