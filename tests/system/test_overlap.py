@@ -360,6 +360,21 @@ async def test_a_message_that_was_taken_up_cannot_be_steered_any_more(system: Sy
     assert (await system.steer(second, "cancel")).status_code == 409
 
 
+async def test_a_message_that_was_taken_up_is_paused_with_the_turn_that_has_it(system: System) -> None:
+    first, second, answer = await taken(system)
+
+    await system.steer(first, "pause")
+    paused = await system.turn(second)
+    refused = [await system.steer(second, how) for how in ("pause", "resume")]
+    await system.steer(first, "resume")
+    answer.set()
+    turn = await system.ended(second)
+
+    assert (paused["status"], paused["merged_into"]) == ("paused", first)
+    assert [answer.status_code for answer in refused] == [409, 409]
+    assert (turn["status"], turn["reply"]["reply"]) == ("completed", "both")
+
+
 async def test_a_merging_message_can_be_cancelled_before_it_is_taken_up(system: System) -> None:
     first, release = await taking(system)
     second = await accepted(system, "and this", "merge")

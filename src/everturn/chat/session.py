@@ -133,9 +133,14 @@ class Session(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def taker_of(self, place: QueuedTurn | None) -> str:
         """The id of the turn that has taken up the message at `place`; empty if there is none."""
+        taker = self.carrier_of(place)
+        return taker.turn_id if taker and taker is not place else ""
+
+    def carrier_of(self, place: QueuedTurn | None) -> QueuedTurn | None:
+        """The place of the turn that has taken up the message at `place`; `place` if there is none."""
         into = place.into if place else ""
         takers = (other for other in (*self.queue, *self.waiting) if instance_id(other.turn_id, other.run or 0) == into)
-        return next((taker.turn_id for taker in takers), "") if into else ""
+        return next(takers, place) if into else place
 
     def apart(self, run: TurnRun) -> "Session":
         """The session in which no other turn takes up the message of `run`, if none has."""

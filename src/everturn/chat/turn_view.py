@@ -106,20 +106,18 @@ def is_ending(history: Iterable[WorkflowHistoryEvent]) -> bool:
 
 
 def status_of(facts: TurnFacts, session: Session, workflow: WorkflowState | None) -> TurnStatus:
-    """Where a turn stands.
+    """Where a turn stands: one whose message another has taken up, where that one does.
 
     `workflow` is the state of its instance, or of that of the turn that has taken its message up; None if it has none
     (yet).
     """
     if facts.outcome is not None:
         return facts.outcome.status
-    place = session.place_of(facts.run)
+    place = session.carrier_of(session.place_of(facts.run))
     if place is not None and place.paused:
         return TurnStatus.PAUSED
     if place is not None and place in session.waiting:
         return TurnStatus.WAITING
-    if session.taker_of(place):
-        return TurnStatus.WAITING if waits_for_person(workflow) else TurnStatus.RUNNING
     if workflow is None or place is None or place is not session.head:
         return TurnStatus.QUEUED
     if workflow.runtime_status is WorkflowStatus.SUSPENDED:

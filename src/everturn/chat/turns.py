@@ -20,7 +20,7 @@ from everturn.chat.maintenance import AbandonedTurns, keep_steps
 from everturn.chat.metrics import InFlight
 from everturn.chat.queue import SessionQueue
 from everturn.chat.recording import recording_of
-from everturn.chat.session import Session
+from everturn.chat.session import Session, check_not_taken
 from everturn.chat.turn_view import is_ending, status_of, view_of, waits_for_person
 from everturn.chat.user_index import UserIndexes
 from everturn.chat.workflow.step_runner import DECIDED_EVENT
@@ -221,6 +221,7 @@ class Turns:
     async def pause(self, turn_id: str) -> Turn:
         """Hold the turn, and with it its session, until it is resumed. What a step is doing now is done first."""
         snapshot = await self._unended(turn_id)
+        check_not_taken(snapshot.session, snapshot.run)
         if snapshot.status is TurnStatus.PAUSED:
             return await self._view(snapshot)
         if not (snapshot.is_head and snapshot.workflow):

@@ -180,7 +180,7 @@ def status_of(turn: Turn | None, now: datetime) -> str:
         case TurnStatus.QUEUED:
             return "queued behind another turn of this conversation"
         case TurnStatus.PAUSED:
-            return f"paused; {command()} turns resume {turn.turn_id} lets it go on"
+            return f"paused; {command()} turns resume {turn.merged_into or turn.turn_id} lets it go on"
         case TurnStatus.WAITING:
             return "waits for a decision"
     step = turn.steps[-1] if turn.steps else None

@@ -46,6 +46,8 @@ def test_what_a_turn_does_is_said_in_a_few_words(turn: Turn | None, words: str) 
 
 def test_how_a_paused_turn_goes_on_is_said() -> None:
     assert status_of(a_turn(TurnStatus.PAUSED), NOW).endswith(" turns resume t1 lets it go on")
+    merged = a_turn(TurnStatus.PAUSED).model_copy(update={"merged_into": "t0"})
+    assert status_of(merged, NOW).endswith(" turns resume t0 lets it go on")
 
 
 def test_the_tool_that_is_called_is_named() -> None:
