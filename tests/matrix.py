@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx2
+from fastapi import FastAPI
 
 from everturn.testing.model_answers import Held, completion
 from everturn.testing.model_endpoint import ModelEndpoint
@@ -114,8 +115,26 @@ SERVICE = (
     of_the_sidecar("POST /conversations/dead-letters", EVENT),
     of_the_sidecar("GET /dapr/subscribe"),
 )
-# In no document, and nothing of a user.
+# Opened by `everturn up --faults` on the memory service; what they touch is everybody's.
+FAULTS = tuple(Row(f"POST /faults/{what}", 403, 403, 200, 200, body={"away": False}) for what in ("memory", "broker"))
+# In no document, and nothing of a user; only to be read.
 PUBLIC = DOCS_PATHS | {"/openapi.json", "/page/{path:path}"}
+
+
+def routes_of(app: FastAPI) -> set[str]:
+    """Every route of `app` that needs a row; what takes any method (a mounted app, a WebSocket) is an `ANY`."""
+    document = app.openapi()["paths"]
+    documented = {f"{method.upper()} {path}" for path, methods in document.items() for method in methods}
+    found = {
+        f"{method} {getattr(route, 'path', route)}"
+        for route in app.routes
+        for method in getattr(route, "methods", None) or ("ANY",)
+    }
+    return documented | {route for route in found if not _is_public(*route.split(" ", 1))}
+
+
+def _is_public(method: str, path: str) -> bool:
+    return path in PUBLIC and method in ("GET", "HEAD")
 
 
 @dataclass(frozen=True)
@@ -173,14 +192,16 @@ def callers_by_token(provider: IdentityProvider) -> Callers:
 
 @dataclass(frozen=True)
 class Site:
-    """A system whose users sign in; `is_closed`: its memory service has APP_API_TOKEN, and only its health is open."""
+    """A system whose users sign in; `is_closed`: its memory service has APP_API_TOKEN, and only its health is open.
+    `faults`: the rows of its switches, if it has some."""
 
     chat: httpx2.AsyncClient
     memory: httpx2.AsyncClient
     is_closed: bool = False
+    faults: tuple[Row, ...] = ()
 
     def rows(self) -> Iterator[tuple[httpx2.AsyncClient, Row]]:
-        for client, rows in ((self.chat, CHAT), (self.memory, SERVICE)):
+        for client, rows in ((self.chat, CHAT), (self.memory, (*SERVICE, *self.faults))):
             for row in rows:
                 yield client, row
 

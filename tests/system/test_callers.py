@@ -8,7 +8,6 @@ import httpx2
 import pytest
 from pydantic import SecretStr
 
-from everturn.cli.up import add_fault_routes
 from everturn.errors import SettingError
 from everturn.memory.app import create_app
 from everturn.settings import Settings
@@ -166,16 +165,6 @@ async def test_each_start_has_a_token_of_its_own(tmp_path: Path, endpoint: Model
             tokens.add(started.runtime.options.app_api_token)
 
     assert len(tokens) == 2
-
-
-async def test_the_switches_for_faults_are_for_operators(behind_proxy: System) -> None:
-    add_fault_routes(behind_proxy.composed.memory.app.router, behind_proxy.faults)
-    switch = {"away": True}
-
-    async def turn(headers: dict[str, str]) -> int:
-        return (await behind_proxy.memory.post("/faults/memory", json=switch, headers=headers)).status_code
-
-    assert [await turn(headers) for headers in ({}, signed_in("ann"), OPERATOR)] == [401, 403, 200]
 
 
 def test_a_memory_service_that_could_not_tell_its_sidecar_from_users_is_refused() -> None:

@@ -7,14 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
+from fastapi.routing import APIRoute, APIWebSocketRoute
 from pydantic import SecretStr
+from starlette.routing import BaseRoute, Mount
 
+from everturn.cli.up import add_fault_routes
 from everturn.testing.clock import ManualClock
 from everturn.testing.model_endpoint import ModelEndpoint
 from tests.identity_provider import AUDIENCE, ISSUER, IdentityProvider
 from tests.matrix import (
     CHAT,
-    PUBLIC,
+    FAULTS,
     SERVICE,
     Callers,
     Site,
@@ -25,6 +29,7 @@ from tests.matrix import (
     check_who_may,
     ids_of_ann,
     is_stored,
+    routes_of,
 )
 from tests.system.conftest import System, running
 
@@ -50,25 +55,50 @@ async def signed(
         given = {"auth": "jwt", "jwt_jwks": str(file), "jwt_issuer": ISSUER, "jwt_audience": AUDIENCE}
     async with AsyncExitStack() as stack:
         given["operator_token"] = SecretStr("operator-secret")
-        yield await stack.enter_async_context(running(tmp_path / "data", endpoint, clock, **given))
+        system = await stack.enter_async_context(running(tmp_path / "data", endpoint, clock, **given))
+        add_fault_routes(system.composed.memory.app.router, system.faults)
+        yield system
 
 
 def site_of(system: System) -> Site:
-    return Site(system.chat, system.memory)
+    return Site(system.chat, system.memory, faults=FAULTS)
 
 
-async def test_every_route_has_a_row(system: System) -> None:
-    for service, rows in ((system.composed.chat, CHAT), (system.composed.memory, SERVICE)):
-        document = service.app.openapi()["paths"]
-        documented = {f"{method.upper()} {path}" for path, methods in document.items() for method in methods}
-        others = {
-            f"{method} {path}"
-            for route in service.app.routes
-            if (path := getattr(route, "path", "")) not in PUBLIC
-            for method in getattr(route, "methods", None) or ()
-        }
+def without_a_row(system: System) -> set[str]:
+    """The routes of both services that have no row, and the rows that have no route."""
+    chat, memory = system.composed.chat.app, system.composed.memory.app
+    of_chat, of_memory = ({row.route for row in rows} for rows in (CHAT, (*SERVICE, *FAULTS)))
+    return (routes_of(chat) ^ of_chat) | (routes_of(memory) ^ of_memory)
 
-        assert documented | others == {row.route for row in rows}
+
+async def test_every_route_has_a_row_and_every_row_a_route(system: System) -> None:
+    add_fault_routes(system.composed.memory.app.router, system.faults)
+
+    assert without_a_row(system) == set()
+
+
+async def nothing() -> None:
+    """Answers a route that no row knows."""
+
+
+@pytest.mark.parametrize(
+    ("route", "name"),
+    [
+        (APIRoute("/shown", nothing, methods=["PUT"]), "PUT /shown"),
+        (APIRoute("/hidden", nothing, include_in_schema=False), "GET /hidden"),
+        (APIRoute("/turns", nothing, methods=["DELETE"]), "DELETE /turns"),
+        (APIRoute("/docs", nothing, methods=["POST"]), "POST /docs"),
+        (APIWebSocketRoute("/socket", nothing), "ANY /socket"),
+        (Mount("/mounted", FastAPI()), "ANY /mounted"),
+    ],
+    ids=lambda given: given if isinstance(given, str) else "",
+)
+async def test_a_route_that_nobody_gave_a_row_is_noticed(system: System, route: BaseRoute, name: str) -> None:
+    add_fault_routes(system.composed.memory.app.router, system.faults)
+
+    system.composed.memory.app.router.routes.append(route)
+
+    assert name in without_a_row(system)
 
 
 async def test_each_caller_gets_what_the_row_of_a_route_says(
