@@ -23,7 +23,8 @@ from everturn.dapr.sdk.protocol import (
     new_failure_details,
 )
 from everturn.runtime.clock import Alarm, Clock
-from everturn.runtime.workflow.worker import ActivityOutcome, WorkflowRequest, outcome_of, replay_of, work_message
+from everturn.runtime.workflow.messages import outcome_of, replay_of, work_message
+from everturn.runtime.workflow.worker import ActivityOutcome, WorkflowRequest
 
 # 95% of Dapr's default of --max-body-size, 4 MiB: at that size daprd stalls a workflow.
 MAX_ITEM_BYTES = 4 * 1024 * 1024 * 95 // 100

@@ -7,10 +7,7 @@ is to a worker whose stream broke. So an activity runs at least once, a work ite
 from everturn.dapr.sdk import protocol as pb
 from everturn.dapr.wire import Request, Response, Transport
 from everturn.errors import TransientError
-from everturn.runtime.workflow.worker import (
-    ActivityOutcome,
-    Worker,
-    WorkflowRequest,
+from everturn.runtime.workflow.messages import (
     outcome_message,
     outcome_of,
     replay_message,
@@ -18,6 +15,7 @@ from everturn.runtime.workflow.worker import (
     request_of,
     work_message,
 )
+from everturn.runtime.workflow.worker import ActivityOutcome, Worker, WorkflowRequest
 
 TURN = "/tasks/turn"
 ACTIVITY = "/tasks/activity"
