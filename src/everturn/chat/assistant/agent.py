@@ -2,12 +2,14 @@
 
 import asyncio
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from datetime import datetime
 from importlib import import_module
 from pathlib import Path
+from sysconfig import get_path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -156,14 +158,25 @@ def agent_at(place: str) -> "Agent[Known]":
     from agents import Agent  # noqa: PLC0415 - imported late, see prepare_sdk
 
     module, _, name = place.partition(":")
+    agent = None
     try:
-        agent = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        sentence = f"EVERTURN_ASSISTANT: there is no {place!r} ({type(error).__name__}); write it as module:agent"
-        raise SettingError(sentence) from error
+        agent = getattr(import_module(module), name, None) if module else None
+    except Exception as error:
+        if not (isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")):
+            what = f"{type(error).__name__} at {_own_line(error)}"
+            raise SettingError(f"EVERTURN_ASSISTANT: {module!r} cannot be imported: {what}") from error
+    if agent is None:
+        raise SettingError(f"EVERTURN_ASSISTANT: there is no {place!r}; write it as module:agent")
     if not isinstance(agent, Agent):
         raise SettingError(f"EVERTURN_ASSISTANT: {place!r} is a {type(agent).__name__}, not an Agent of the Agents SDK")
     return agent
+
+
+def _own_line(error: Exception) -> str:
+    """Where `error` was raised, or the last line on the way there that is not of a library."""
+    frames, libraries = traceback.extract_tb(error.__traceback__), (get_path("stdlib"), get_path("purelib"))
+    own = next((frame for frame in reversed(frames) if not frame.filename.startswith(libraries)), frames[-1])
+    return f"{own.filename}:{own.lineno}"
 
 
 def build_assistant(settings: Settings, model: "Model", dapr: SidecarClient | None = None) -> Assistant:

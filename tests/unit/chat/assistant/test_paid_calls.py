@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -228,6 +229,21 @@ def test_an_agent_that_names_its_model_is_refused() -> None:
 def test_a_place_without_an_agent_is_a_wrong_setting(place: str, fault: str) -> None:
     with pytest.raises(SettingError, match=fault):
         agent_at(place)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["import no_such_package", "raise TypeError", "import json\njson.loads('')", "import httpx2\nhttpx2.URL(1)"],
+)
+def test_a_module_that_cannot_be_imported_is_named_with_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    (tmp_path / "broken_assistant.py").write_text(fault)
+    monkeypatch.syspath_prepend(tmp_path)
+    line = fault.count("\n") + 1
+
+    with pytest.raises(SettingError, match=rf"cannot be imported: \w+Error at .*broken_assistant\.py:{line}$"):
+        agent_at("broken_assistant:agent")
 
 
 async def test_an_agent_that_is_a_tool_does_not_hide_that_its_model_is_away() -> None:
