@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 
 from everturn.chat.metrics import ChatMetrics
-from everturn.cli.process import refusals
+from everturn.cli.process import grpc_connections, refusals
 from everturn.memory.metrics import MemoryMetrics
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference" / "metrics.md"
@@ -75,6 +75,7 @@ def memory_metrics() -> list[Described]:
 def runtime_metrics() -> list[Described]:
     """Those of `everturn runtime`, on the port of `--metrics-port`."""
     registry = _Registry()
+    grpc_connections(registry, lambda: 0)
     refusals(registry)
     return registry.described
 

@@ -305,21 +305,23 @@ async def test_the_flags_of_dapr_run_are_understood(machine: Machine) -> None:
 
 
 async def test_what_a_sidecar_refuses_is_counted_on_its_port_for_metrics(machine: Machine, client: Client) -> None:
-    http_port, metrics_port = free_ports(2)
-    running = await machine.run(
-        "runtime", "--app-id", "mine", "-H", str(http_port), "--metrics-port", str(metrics_port)
-    )
+    http_port, grpc_port, metrics_port = free_ports(3)
+    ports = ["-H", str(http_port), "-G", str(grpc_port), "--metrics-port", str(metrics_port)]
+    running = await machine.run("runtime", "--app-id", "mine", *ports)
     await running.out.first(lambda line: line.startswith("data folder"))
 
     reader, writer = await asyncio.open_connection("127.0.0.1", http_port)
     writer.write(b"this is no request\r\n\r\n")
     answer = await reader.read()
     writer.close()
+    _, of_grpc = await asyncio.open_connection("127.0.0.1", grpc_port)
     metrics = await client.http.get(f"http://127.0.0.1:{metrics_port}/metrics")
+    of_grpc.close()
     elsewhere = await client.http.get(f"http://127.0.0.1:{metrics_port}/v1.0/metadata")
 
     assert answer.split()[1] == b"400"
     assert 'everturn_connections_refused_total{reason="malformed"} 1.0' in metrics.text
+    assert "everturn_grpc_connections 1.0" in metrics.text
     assert elsewhere.status_code == 404
     assert await running.stop() == 0
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import uvicorn
 import uvloop
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -198,6 +198,15 @@ def refusals(registry: CollectorRegistry) -> Refused:
         registry=registry,
     )
     return lambda reason: refused.labels(reason).inc()
+
+
+def grpc_connections(registry: CollectorRegistry, count: Callable[[], int]) -> None:
+    """Shows in `registry` what `count` says when it is asked."""
+    Gauge(
+        "everturn_grpc_connections",
+        "Open connections of the gRPC ports; gRPC closes those over its limit without counting them.",
+        registry=registry,
+    ).set_function(count)
 
 
 def share_of_files(listeners: int) -> int:

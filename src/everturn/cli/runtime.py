@@ -29,6 +29,7 @@ from everturn.cli.process import (
     bounded,
     force_exit,
     freeze_gc,
+    grpc_connections,
     listen,
     metrics_alone,
     refusals,
@@ -152,8 +153,10 @@ async def _run(settings: Settings, command: RuntimeCommand, apps: Sequence[_App]
         options, peers = _options(settings, command, listeners), _peers(settings, command)
         runtime = await EmbeddedRuntime.open(_folder(settings, command), options=options, peers=peers)
         stack.push_async_callback(lambda: runtime.stop(deadline.left_s()))
-        protocol = _serve_metrics(command, stack, deadline, listeners)
+        registry = CollectorRegistry()
+        protocol = _serve_metrics(command, registry, stack, deadline, listeners)
         sidecars = [await _serve(runtime, app, stack, deadline, protocol()) for app in apps]
+        grpc_connections(registry, lambda: sum(sidecar.app.grpc.open_connections() for sidecar in sidecars))
         await runtime.start()
         if peers is not None:
             await stack.enter_async_context(serve_peers(runtime, peers, _GOODBYE_S))
@@ -204,13 +207,16 @@ async def _serve(
 
 
 def _serve_metrics(
-    command: RuntimeCommand, stack: contextlib.AsyncExitStack, deadline: Deadline, listeners: int
+    command: RuntimeCommand,
+    registry: CollectorRegistry,
+    stack: contextlib.AsyncExitStack,
+    deadline: Deadline,
+    listeners: int,
 ) -> Callable[[], type[BoundedHttp]]:
     """`/metrics` on a port of its own, if one is given: on the API's ports it would be a route that Dapr has not.
 
     Returns what makes the protocol of another of `listeners`, whose refusals are counted there.
     """
-    registry = CollectorRegistry()
     protocol = partial(bounded, refusals(registry), listeners)
     if command.metrics_port is not None:
         listener = stack.enter_context(listen(_HOST, command.metrics_port, "--metrics-port"))

@@ -120,6 +120,7 @@ async def test_a_connection_over_the_limit_is_closed_and_the_place_of_one_that_l
         return_when=asyncio.FIRST_COMPLETED,
     )
     assert len(pending) == MAX_CONNECTIONS
+    assert hub.server.open_connections() == MAX_CONNECTIONS
 
     for _, writer in opened:
         writer.close()
