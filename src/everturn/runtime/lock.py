@@ -1,13 +1,18 @@
 """One process for a data folder: a lock on a file in it, which ends with the process however that ends."""
 
 import fcntl
+import logging
 import os
 import stat
 from pathlib import Path
 
 from everturn.errors import StartError
 
+log = logging.getLogger(__name__)
+
 _LOCK_FILE = "everturn.lock"
+# The database with what SQLite keeps beside it, and the lock. A folder may have other files, and other uses.
+_OUR_FILES = "everturn.*"
 
 
 class FolderLock:
@@ -18,13 +23,13 @@ class FolderLock:
 
     @classmethod
     def take(cls, folder: Path) -> "FolderLock":
-        """Make `folder` if it is missing, lock it, and close it to other users of the machine, with all that is in it.
+        """Make `folder` if it is missing, lock it, and close it to other users of the machine, with our files in it.
 
-        Raises StartError if another process has it, or if it cannot be written to.
+        What belongs to another user stays as it is, with a warning: the rights of a volume are its operator's. Raises
+        StartError if another process has the folder, or if it cannot be written to.
         """
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _close_to_others(folder)
             descriptor = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StartError(
@@ -40,6 +45,7 @@ class FolderLock:
                 f"data folder {str(folder)!r} is in use by process {owner}: "
                 "stop it or set EVERTURN_DATA_DIR to another folder"
             ) from error
+        _close_to_others(folder)
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n".encode())
         return cls(descriptor)
@@ -74,7 +80,10 @@ def _holder(descriptor: int) -> str:
 
 
 def _close_to_others(folder: Path) -> None:
-    for path in (folder, *folder.rglob("*")):
+    for path in (folder, *folder.glob(_OUR_FILES)):
         mode = path.lstat().st_mode
         if mode & 0o077 and not path.is_symlink():
-            path.chmod(stat.S_IMODE(mode) & 0o700)
+            try:
+                path.chmod(stat.S_IMODE(mode) & 0o700)
+            except OSError as error:
+                log.warning("open_to_others", extra={"path": str(path), "reason": error.strerror})

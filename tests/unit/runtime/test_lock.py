@@ -61,3 +61,35 @@ def test_a_folder_without_write_permission_is_refused(tmp_path: Path) -> None:
         FolderLock.take(tmp_path)
 
     tmp_path.chmod(0o700)
+
+
+def test_our_files_alone_are_closed_to_others_and_only_by_who_has_the_folder(tmp_path: Path) -> None:
+    ours, other = tmp_path / "everturn.db-wal", tmp_path / "notes.txt"
+    for file in (ours, other):
+        file.touch()
+        file.chmod(0o644)
+    tmp_path.chmod(0o755)
+
+    held = FolderLock.take(tmp_path)
+    modes = [path.stat().st_mode & 0o777 for path in (tmp_path, ours, other)]
+    tmp_path.chmod(0o755)
+    with pytest.raises(StartError):
+        FolderLock.take(tmp_path)
+    held.release()
+
+    assert modes == [0o700, 0o600, 0o644]
+    assert tmp_path.stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder to another user")
+def test_a_folder_of_another_owner_that_may_be_written_to_is_used_as_it_is(tmp_path: Path) -> None:
+    os.chown(tmp_path, 4711, 4711)
+    tmp_path.chmod(0o777)
+    code = (
+        "import os, sys, pathlib; from everturn.runtime.lock import FolderLock; os.chdir(sys.argv[1]); "
+        "os.setuid(4712); FolderLock.take(pathlib.Path()).release()"
+    )
+
+    taken = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, capture_output=True)
+
+    assert taken.returncode == 0, taken.stderr
