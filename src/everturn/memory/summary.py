@@ -42,6 +42,8 @@ _MAX_DELAY_S = 300.0
 _BATCH_TURNS = 20
 # Faults of the text itself (models/faults.py): no retry helps, another turn may do.
 _REFUSALS = frozenset({"content_filter", "refused"})
+# What an endpoint says of too long a request, among other things: fewer turns may be taken.
+_TOO_LONG = frozenset({"http_400", "http_413", "http_422"})
 
 log = logging.getLogger(__name__)
 
@@ -232,12 +234,12 @@ class Refresher:
         return await self._stores.conversations.arrived(session_id, conversation, done, done + _BATCH_TURNS)
 
     async def _make(self, memory: Memory, session_id: str, batch: Sequence[StoredTurn]) -> _Made:
-        """The summary with `batch` in it, or with its first turn alone if the model refuses the whole."""
+        """The summary with `batch` in it, or with its first turn alone if the model does not take the whole."""
         start = batch[0].arrival
         try:
             return _Made(memory, start, start + len(batch), await self._summary(memory, batch))
         except TerminalError as error:
-            if error.kind not in _REFUSALS:
+            if error.kind not in _REFUSALS and (error.kind not in _TOO_LONG or len(batch) == 1):
                 raise
         if len(batch) > 1:
             return await self._make(memory, session_id, batch[:1])

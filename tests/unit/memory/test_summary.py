@@ -22,6 +22,7 @@ class Scribe:
         self.calls: list[tuple[str, str, list[str]]] = []
         self.error: Exception | None = None
         self.refused: set[str] = set()
+        self.most_turns = 1_000
         self.interrupt: Callable[[], Awaitable[object]] | None = None
 
     async def summarise(self, name: str, previous: str, turns: Sequence[SummaryTurn]) -> str:
@@ -31,6 +32,8 @@ class Scribe:
             raise self.error
         if self.refused.intersection(messages):
             raise TerminalError("the content filter withheld it", kind="content_filter")
+        if len(turns) > self.most_turns:
+            raise TerminalError("the model refused the request (400)", kind="http_400")
         if self.interrupt is not None:
             interrupt, self.interrupt = self.interrupt, None
             await interrupt()
@@ -182,6 +185,28 @@ async def test_a_turn_that_the_model_refuses_does_not_keep_the_others_out(
     await refreshed_to_the_end(refresher, "a")
 
     assert await summary(stores) == "u is a new user.|a1|a3"
+
+
+async def test_turns_that_are_too_long_together_come_in_one_by_one(
+    stores: Stores, refresher: Refresher, scribe: Scribe
+) -> None:
+    await say(stores, "a", 1, 2, 3)
+    scribe.most_turns = 1
+
+    await refreshed_to_the_end(refresher, "a")
+
+    assert await summary(stores) == "u is a new user.|a1|a2|a3"
+
+
+async def test_one_turn_of_which_the_endpoint_says_400_is_tried_again(
+    stores: Stores, refresher: Refresher, scribe: Scribe
+) -> None:
+    await say(stores, "a", 1)
+    scribe.most_turns = 0
+
+    result = await refresher.refresh("u", "a")
+
+    assert result.retry
 
 
 async def test_a_wrong_key_is_no_reason_to_leave_turns_out(
