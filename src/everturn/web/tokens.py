@@ -40,6 +40,8 @@ class KeySet:
     _read_at: float | None = None
     _tried_at: float | None = None
     _reading: asyncio.Lock = field(default_factory=asyncio.Lock)
+    # Kept, so that it is not collected while it runs.
+    _renewal: "asyncio.Task[None] | None" = None
     _proxy: str | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -50,8 +52,13 @@ class KeySet:
 
         Raises TransientError if the keys cannot be had.
         """
-        if self._is_older_than(FRESH_S):
+        if self._is_older_than(STALE_S):
             await self._read_again(FRESH_S)
+            if self._is_older_than(STALE_S):
+                raise TransientError("the identity provider's keys cannot be read", kind="unreachable")
+        elif self._is_older_than(FRESH_S) and not self._reading.locked():
+            # Those that we have still hold: nobody waits for a provider that is slow.
+            self._renewal = asyncio.create_task(self._read_again(FRESH_S))
         found = self._find(kid)
         if found is None and kid is not None and self._is_older_than(UNKNOWN_KEY_PAUSE_S):
             await self._read_again(UNKNOWN_KEY_PAUSE_S)
@@ -73,13 +80,12 @@ class KeySet:
             if self._tried_at is None or self.clock() - self._tried_at > UNKNOWN_KEY_PAUSE_S:
                 self._tried_at = self.clock()
                 try:
-                    self._keys = keys_in(await self._fetch())
-                except (httpx2.HTTPError, OSError, ValueError, jwt.PyJWTError) as error:
+                    async with asyncio.timeout(_FETCH_TIMEOUT_S):
+                        self._keys = keys_in(await self._fetch())
+                except (TimeoutError, httpx2.HTTPError, OSError, ValueError, jwt.PyJWTError) as error:
                     log.warning("jwks_not_read", extra={"error": type(error).__name__})
                 else:
                     self._read_at = self.clock()
-        if self._is_older_than(STALE_S):
-            raise TransientError("the identity provider's keys cannot be read", kind="unreachable")
 
     async def _fetch(self) -> bytes:
         if not is_url(self.source):

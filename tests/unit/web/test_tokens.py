@@ -25,12 +25,15 @@ class Endpoint:
     def __init__(self, provider: IdentityProvider) -> None:
         self.provider = provider
         self.is_away = False
+        self.answers = asyncio.Event()
+        self.answers.set()
         self.asked = 0
         self.url = ""
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         self.asked += 1
+        await self.answers.wait()
         body = self.provider.jwks()
         status = b"503 Away" if self.is_away else b"200 OK"
         writer.write(b"HTTP/1.1 %s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s" % (status, len(body), body))
@@ -185,6 +188,22 @@ async def test_while_the_provider_is_away_the_keys_hold_for_an_hour(
     endpoint.is_away = False
     clock.now += UNKNOWN_KEY_PAUSE_S + 1
     assert await reader.user_of(provider.token()) == "ann"
+
+
+async def test_nobody_waits_for_a_slow_provider_while_the_keys_hold(
+    reader: TokenReader, endpoint: Endpoint, provider: IdentityProvider, clock: Clock
+) -> None:
+    await reader.user_of(provider.token())
+    endpoint.answers.clear()
+    clock.now += FRESH_S + 1
+
+    async with asyncio.timeout(2):  # it is asked for five seconds
+        assert [await reader.user_of(provider.token()) for _ in range(3)] == ["ann"] * 3
+
+    endpoint.answers.set()
+    provider.keys = [SigningKey.of_curve("second")]
+    clock.now += UNKNOWN_KEY_PAUSE_S + 1
+    assert await reader.user_of(provider.token("bob")) == "bob"
 
 
 async def test_a_provider_that_is_away_at_first_is_no_wrong_token(
