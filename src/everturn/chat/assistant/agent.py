@@ -174,6 +174,8 @@ def agent_at(place: str) -> "Agent[Known]":
 
 def _own_line(error: Exception) -> str:
     """Where `error` was raised, or the last line on the way there that is not of a library."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}:{error.lineno}"
     frames, libraries = traceback.extract_tb(error.__traceback__), (get_path("stdlib"), get_path("purelib"))
     own = next((frame for frame in reversed(frames) if not frame.filename.startswith(libraries)), frames[-1])
     return f"{own.filename}:{own.lineno}"

@@ -233,7 +233,13 @@ def test_a_place_without_an_agent_is_a_wrong_setting(place: str, fault: str) -> 
 
 @pytest.mark.parametrize(
     "fault",
-    ["import no_such_package", "raise TypeError", "import json\njson.loads('')", "import httpx2\nhttpx2.URL(1)"],
+    [
+        "import no_such_package",
+        "raise TypeError",
+        "x = 1\nif:",
+        "import json\njson.loads('')",
+        "import httpx2\nhttpx2.URL(1)",
+    ],
 )
 def test_a_module_that_cannot_be_imported_is_named_with_its_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
