@@ -13,7 +13,7 @@ CHAT_APP_ID = "chat-service"
 MEMORY_APP_ID = "agent-memory-service"
 
 
-# As many as can wait in a session.
+# Of an event that is read: as many as can wait in a session. A turn takes fewer up (`chat/session.py`).
 MAX_MERGED = 500
 
 

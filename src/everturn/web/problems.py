@@ -1,7 +1,7 @@
 """Errors as `application/problem+json` (RFC 9457), and the one place that maps errors to statuses.
 
 Every body has `type`, `title`, `status` and `detail`; `type` is always `about:blank`, so `title` is the status's own
-phrase (section 4.2.1). No answer repeats what a client sent: it could be a message.
+phrase (section 4.2.1). No answer repeats the text of a message.
 """
 
 from collections.abc import Callable, Mapping

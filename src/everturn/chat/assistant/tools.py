@@ -136,7 +136,7 @@ def built_in_tools(now: Callable[[], datetime]) -> "list[Tool]":
 
 def current_time_tool(now: Callable[[], datetime]) -> "FunctionTool":
     """The tool `get_current_time`, with its time from `now`."""
-    from agents import FunctionTool  # noqa: PLC0415 - imported late, see models.sdk
+    from agents import FunctionTool  # noqa: PLC0415 - imported late, see models.providers
 
     async def invoke(_context: Any, arguments: str) -> str:
         return current_time(arguments, now())
