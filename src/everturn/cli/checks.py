@@ -323,6 +323,8 @@ def skew(whose: str, date: str | None) -> list[Finding]:
         theirs = parsedate_to_datetime(date or "")
     except ValueError:
         return []
+    if theirs.tzinfo is None:  # of a zone -0000 (RFC 5322 section 3.3): UTC
+        theirs = theirs.replace(tzinfo=UTC)
     apart_s = (datetime.now(UTC) - theirs).total_seconds()
     if abs(apart_s) <= _MOST_SKEW_S:
         return []

@@ -100,6 +100,11 @@ async def test_a_clock_that_is_far_from_the_models_is_warned_of(
     )
 
 
+@pytest.mark.parametrize("date", [None, "soon", "Mon, 01 Jun 2026 12:00:00 -0000"])
+def test_whatever_a_date_says_it_is_no_error(date: str | None) -> None:
+    assert len(checks.skew("model", date)) <= 1
+
+
 def test_a_wall_clock_that_jumps_is_warned_of() -> None:
     wall, monotonic = checks.both_clocks()
 
