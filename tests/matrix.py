@@ -92,6 +92,7 @@ CHAT = (
     Row("POST /agui", 200, 403, 403, body={**AGUI, "forwardedProps": {}}),
     Row("GET /turns", 200, 403, 200, path="/turns?user_id=ann"),
     Row("GET /sessions", 200, 403, 200, path="/sessions?user_id=ann"),
+    Row("GET /caller", 200, 200, 200),
     Row("GET /memory", 200, 403, 200, path="/memory?user_id=ann"),
     Row("GET /turns/{turn_id}", 200, 404, 200, path="/turns/{running}"),
     Row("GET /turns/{turn_id}", 200, 404, 200, path="/turns/{ended}?include=content"),

@@ -1,6 +1,7 @@
 """Who signs in: by a token, or by a proxy in front. (By a name, if nobody does: every other test.)"""
 
 import asyncio
+import json
 import os
 import re
 
@@ -39,7 +40,7 @@ async def test_a_token_signs_in_and_stays_in_its_tab(machine: Machine, visit: Vi
         await answer.wait()
         await route.continue_()
 
-    await page.route("**/sessions*", hold)
+    await page.route("**/caller", hold)
     await page.get_by_label("Token").fill(provider.token("ann"))
     await page.keyboard.press("Enter")
     await visitor.say("My name is Ann")  # before the page knows who that is
@@ -71,6 +72,71 @@ async def test_a_proxy_that_signs_in_asks_for_nothing(machine: Machine, visit: V
     await stranger.page.set_viewport_size({"width": 390, "height": 800})
     await expect(stranger.page.get_by_role("button", name="Details of the turn")).to_be_in_viewport(ratio=1)
     await expect(stranger.page.get_by_role("heading", name="New conversation")).to_be_in_viewport(ratio=1)
+
+
+async def test_a_message_is_sent_only_as_the_user_who_wrote_it(
+    machine: Machine, visit: Visit, endpoint: ModelEndpoint
+) -> None:
+    await machine.up(EVERTURN_AUTH="header", EVERTURN_PROXY_TOKEN="proxy-secret")
+    visitor = await visit()
+    page = visitor.page
+
+    async def come(user: str) -> None:
+        signed_in = {"x-forwarded-user": user, "x-everturn-proxy-token": "proxy-secret"}
+        await page.context.set_extra_http_headers(signed_in)
+        await page.goto("about:blank")
+        await page.goto(visitor.url)
+        await expect(page.locator("#who strong")).to_have_text(user)
+
+    await come("ann")
+    await page.route("**/chat/", lambda route: route.abort("connectionrefused"))
+    await visitor.say("A secret of Ann")
+    await expect(page.get_by_text("Connecting again")).to_be_visible()
+    await page.unroute("**/chat/")
+    await come("bob")
+    await visitor.say("I am Bob")
+    await visitor.until("completed")
+
+    assert await visitor.messages() == ["I am Bob"]
+    assert endpoint.requests_about("A secret of Ann") == []
+    await come("ann")
+    await visitor.until("completed")
+    assert await visitor.messages() == ["A secret of Ann"]
+
+
+async def test_a_message_on_its_way_is_kept_if_somebody_else_signs_in(
+    machine: Machine, visit: Visit, endpoint: ModelEndpoint
+) -> None:
+    provider = IdentityProvider()
+    (machine.folder / "keys.json").write_bytes(provider.jwks())
+    await machine.up(
+        EVERTURN_AUTH="jwt",
+        EVERTURN_JWT_JWKS=str(machine.folder / "keys.json"),
+        EVERTURN_JWT_ISSUER=ISSUER,
+        EVERTURN_JWT_AUDIENCE=AUDIENCE,
+    )
+    visitor = await visit()
+    page = visitor.page
+    await page.goto(visitor.url)
+    await page.get_by_label("Token").fill(provider.token("ann"))
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#who strong")).to_have_text("ann")
+    await page.route("**/chat/", lambda route: route.fulfill(status=401, json={"detail": "The token has expired."}))
+    await visitor.say("A secret of Ann")
+    await expect(page.locator("#sign-in-why")).to_have_text("The token has expired.")
+    await page.unroute("**/chat/")
+
+    async with page.expect_response("**/chat/") as refused:
+        await page.get_by_label("Token").fill(provider.token("bob"))
+        await page.keyboard.press("Enter")
+    await expect(page.locator("#who strong")).to_have_text("bob")
+
+    assert (await refused.value).status == 403
+    await visitor.say("I am Bob")  # goes behind the other one
+    await visitor.until("completed")
+    assert endpoint.requests_about("A secret of Ann") == []
+    kept = await page.evaluate("sessionStorage['everturn.outbox']")
+    assert [(each["user"], each["text"]) for each in json.loads(kept)] == [("ann", "A secret of Ann")]
 
 
 async def test_an_operator_signs_in_beside_the_proxy(machine: Machine, visit: Visit) -> None:

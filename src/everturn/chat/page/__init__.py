@@ -12,6 +12,7 @@ from importlib.resources.abc import Traversable
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -71,6 +72,13 @@ def _files(folder: Traversable, path: str) -> "list[tuple[str, bytes]]":
     return found
 
 
+class SignedIn(BaseModel):
+    """Who calls: a user, an operator, or anybody where nobody signs in."""
+
+    user_id: str | None
+    operator: bool
+
+
 class Remembered(UserMemory):
     """What is remembered of a user, and which user that is."""
 
@@ -78,7 +86,10 @@ class Remembered(UserMemory):
 
 
 def add_page_routes(router: APIRouter, page: Page, memory_of: Callable[[str], Awaitable[Mapping[str, str]]]) -> None:
-    """`/page/…` and `GET /memory`, so that the page needs no other origin than its own."""
+    """`/page/…`, `GET /caller` and `GET /memory`, so that the page needs no other origin than its own."""
+
+    async def get_caller(caller: CallerOf) -> SignedIn:
+        return SignedIn(user_id=caller.user_id, operator=caller.operator)
 
     async def get_memory(
         caller: CallerOf,
@@ -88,6 +99,7 @@ def add_page_routes(router: APIRouter, page: Page, memory_of: Callable[[str], Aw
         return Remembered(user_id=user, **await memory_of(user))
 
     router.add_api_route("/page/{path:path}", page.file, methods=["GET"], include_in_schema=False)
+    router.add_api_route("/caller", get_caller, methods=["GET"], tags=["memory"], summary="Who is signed in")
     router.add_api_route(
         "/memory",
         get_memory,

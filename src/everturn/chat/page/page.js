@@ -1,6 +1,6 @@
 // The page: which user, which conversation, which turn, and what is done when somebody clicks.
 
-import { Refused, auth, dropToken, get, hasToken, keepToken, newId, patiently, post } from "./service.js";
+import { Refused, auth, caller, dropToken, get, hasToken, keepToken, newId, patiently, post } from "./service.js";
 import { OUTBOX, Turn, deliver, follow, newTurn, outbox } from "./turn.js";
 import { h, memory, replace, sessionItem, statusOptions, tick, timeline, turnItem, turnRow } from "./view.js";
 
@@ -10,7 +10,7 @@ const SUGGESTIONS = ["My name is Sana and I live in Karachi", "What do you know 
 const $ = (id) => document.getElementById(id);
 
 const state = {
-  user: null, // named by hand if nobody signs in, or whom an operator looks at; else the service knows
+  user: null, // who is signed in; named by hand if nobody signs in, or if an operator looks at somebody
   isOperator: false,
   isStranger: false, // the proxy in front has signed nobody in
   session: null,
@@ -22,10 +22,14 @@ const state = {
 
 // ---- who -----------------------------------------------------------------------------------------------------------
 
-/** `user_id` for a query, if the service does not know it itself. */
+/** A query about the user of this page: if somebody else is signed in by now, the service refuses it. */
 function asUser(more = {}) {
-  const query = new URLSearchParams({ ...(state.user && { user_id: state.user }), ...more }).toString();
-  return query && `?${query}`;
+  return `?${new URLSearchParams({ user_id: state.user, ...more })}`;
+}
+
+/** Their messages that the service may not have yet. Those of others who use this browser wait for them. */
+function unsent() {
+  return state.isOperator ? [] : outbox.all().filter((each) => each.user === state.user);
 }
 
 const QUESTIONS = {
@@ -121,7 +125,7 @@ async function open(session, { turnId, isNew } = {}) {
   $("earlier").hidden = true;
   showPanels("");
   const { signal } = state.following;
-  for (const entry of outbox.all().filter((each) => each.session === session && each.user === state.user)) send(new Turn(entry));
+  for (const entry of unsent().filter((each) => each.session === session)) send(new Turn(entry));
   showConversation();
   if (!isNew) await addEarlier("", signal);
   if (signal.aborted) return;
@@ -169,8 +173,9 @@ async function addNewer() {
 
 /** Look at what may have changed elsewhere. */
 async function lookElsewhere() {
-  if (document.hidden || $("sign-in").open || !state.session) return;
-  await Promise.all([listSessions(), addNewer()]);
+  if (document.hidden || $("sign-in").open) return;
+  if (state.isStranger && !state.session) begin();
+  if (state.session) await Promise.all([listSessions(), addNewer()]);
 }
 
 function addTurn(turn, place = state.turns.length) {
@@ -402,7 +407,7 @@ document.addEventListener("keydown", (event) => {
 // ---- writing -------------------------------------------------------------------------------------------------------
 
 async function write(text) {
-  await identified;
+  if (!(await identified)) return void ($("text").value ||= text);
   const turn = newTurn({ text, session: state.session, user: state.user });
   outbox.add(turn);
   send(turn);
@@ -430,14 +435,12 @@ $("suggestions").append(...SUGGESTIONS.map((text) => h("li", {}, h("button", { t
 async function identify() {
   if (auth === "jwt" && !hasToken()) return signIn();
   state.isStranger = false;
-  if (hasToken()) {
-    const { status } = await get("/sessions").catch((error) => error);
-    if (status === 401) return false; // the dialog is open
-    state.isOperator = status === 422; // of which user, an operator has to say
-  }
-  const asked = state.isOperator ? "user" : auth === "none" && "name";
-  state.user = asked ? storeOf(asked).getItem(USER) : null;
-  if (asked && !state.user) return signIn("", asked);
+  const found = auth === "none" ? { operator: false } : await caller();
+  if (!found) return false; // what is said or asked then: "signed-out"
+  state.isOperator = found.operator;
+  const asked = state.isOperator ? "user" : auth === "none" && "name"; // of which user, an operator has to say
+  state.user = asked ? storeOf(asked).getItem(USER) : found.user_id;
+  if (!state.user) return signIn("", asked);
   document.body.classList.toggle("operator", state.isOperator);
   return true;
 }
@@ -451,8 +454,7 @@ function begin() {
 
 async function start() {
   const there = new URLSearchParams(location.hash.slice(1));
-  const waiting = outbox.all().find((each) => each.user === state.user);
-  const session = there.get("session") ?? waiting?.session;
+  const session = there.get("session") ?? unsent()[0]?.session;
   sessionsShown = [];
   listSessions();
   showMemory();

@@ -62,6 +62,15 @@ export async function post(path, body, headers) {
   return (await call("POST", path, { body, headers })).json();
 }
 
+/** Who is signed in, as the service says it: `user_id`, `operator`; nothing if nobody is. */
+export async function caller() {
+  try {
+    return await patiently(() => get("/caller"), undefined, (refused) => refused.isTransient && refused.status !== 401);
+  } catch (error) {
+    if (error.status !== 401) throw error;
+  }
+}
+
 /** The events of a turn behind the event `after`, with their ids, until the stream ends or `signal` aborts it. */
 export async function* events(turnId, after, signal) {
   const lost = new AbortController();
@@ -99,14 +108,14 @@ async function* chunks(stream) {
 }
 
 /** Do `work` until it succeeds: again after a pause while the service cannot be reached or says that it cannot now. */
-export async function patiently(work, signal) {
+export async function patiently(work, signal, mayGoOn = (refused) => refused.isTransient) {
   for (let pause = 500; ; pause = Math.min(pause * 2, 8_000)) {
     try {
       const result = await work();
       document.dispatchEvent(new CustomEvent("reached"));
       return result;
     } catch (error) {
-      if (signal?.aborted || (error instanceof Refused && !error.isTransient)) throw error;
+      if (signal?.aborted || (error instanceof Refused && !mayGoOn(error))) throw error;
       document.dispatchEvent(new CustomEvent("out-of-reach", { detail: error.status }));
       await pauseOr(error.retryAfterS ? Math.min(error.retryAfterS * 1_000, 60_000) : pause, error.status === 401);
       if (signal?.aborted) throw error;

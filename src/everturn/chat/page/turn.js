@@ -1,6 +1,6 @@
 // A turn as this page knows it: what was said, what the service shows of it, and the words that have come so far.
 
-import { Refused, auth, events, get, newId, patiently, post } from "./service.js";
+import { Refused, auth, caller, events, get, newId, patiently, post } from "./service.js";
 
 export const OUTBOX = "everturn.outbox";
 // With tokens, another tab may be another user: what is kept is kept with the token.
@@ -60,7 +60,7 @@ export class Turn {
   }
 }
 
-/** Messages that the service may not have yet. They outlive the page, and each is sent again under its key. */
+/** Messages that the service may not have yet, each with its user. They outlive the page, and each is sent again under its key. */
 export const outbox = {
   all() {
     return JSON.parse(kept.getItem(OUTBOX) ?? "[]");
@@ -77,9 +77,12 @@ export function newTurn(fields) {
   return new Turn({ ...fields, key: newId() });
 }
 
-/** Deliver the message of `turn` once, however often it must be sent. */
+/** Deliver the message of `turn` once, however often it must be sent.
+
+It names its user, so that the service refuses it if somebody else has signed in meanwhile; then it is kept for its user.
+*/
 export async function deliver(turn) {
-  const body = { text: turn.text, metadata: { session_id: turn.session }, ...(turn.user && { user_id: turn.user }) };
+  const body = { user_id: turn.user, text: turn.text, metadata: { session_id: turn.session } };
   const headers = { "idempotency-key": turn.key, prefer: "respond-async" };
   try {
     const { turn_id: id } = await patiently(() => post("/chat/", body, headers));
@@ -89,6 +92,10 @@ export async function deliver(turn) {
     const id = error.problem.turn_id; // it was taken, and has ended without a reply
     if (id) turn.view = await load(id);
     else turn.refusal = error.message;
+    if (error.status === 403 && auth !== "none" && (await caller())?.user_id !== turn.user) {
+      turn.refusal = "Somebody else has signed in. This message is kept in this browser until its user is back.";
+      return;
+    }
   }
   outbox.remove(turn);
 }
