@@ -161,6 +161,26 @@ async def test_a_user_has_so_many_streams_and_a_closed_one_gives_its_place_back(
     assert second.status == 200
 
 
+async def test_streams_that_are_asked_for_at_once_are_counted_before_they_begin(
+    tmp_path: Path, clock: ManualClock, endpoint: ModelEndpoint
+) -> None:
+    async with running(tmp_path, endpoint, clock, max_streams_per_user=2) as system:
+
+        async def ask(session_id: str, user_id: str = "ann") -> int:
+            message = {"user_id": user_id, "text": "Hi", "metadata": {"session_id": session_id}}
+            return (await system.chat.post("/chat/", json=message, headers=STREAM)).status_code
+
+        at_once = await asyncio.gather(*(ask(f"s{number}") for number in range(10)))
+        turns = (await system.chat.get("/turns", params={"user_id": "ann"})).json()["turns"]
+        refused = [await ask(turns[0]["session_id"], "bob") for _ in range(3)]
+        afterwards = [await ask("of-ann"), await ask("of-bob", "bob")]
+
+    assert sorted(at_once) == [200] * 2 + [429] * 8
+    assert len(turns) == 2, "a message whose stream is refused was accepted"
+    assert refused == [403] * 3
+    assert afterwards == [200, 200], "a place was not given back"
+
+
 def text_of(told: list[Told]) -> str:
     return "".join(event.data.get("delta", "") for event in told if event.type == "TEXT_MESSAGE_CONTENT")
 

@@ -27,6 +27,7 @@ from everturn.chat.accept import TurnOptions
 from everturn.chat.api import ANONYMOUS, MAX_MESSAGES, ChatApi, checked_id, message_of, streamed
 from everturn.chat.facts import TurnFacts
 from everturn.chat.live.events import LiveEvent, Position, pause_position
+from everturn.chat.live.streams import Held
 from everturn.contracts.chat import ApprovalDecision
 from everturn.web.callers import Caller, CallerOf
 from everturn.web.problems import Problem, problem_responses
@@ -61,21 +62,22 @@ class AguiRun(RunAgentInput):
 class _Agui:
     _api: ChatApi
 
-    async def run(self, asked: AguiRun, caller: CallerOf) -> Response:
+    async def run(self, asked: AguiRun, caller: CallerOf, held: Held) -> Response:
         session_id, run_id = checked_id("threadId", asked.thread_id), checked_id("runId", asked.run_id)
         user_id = _user_of(asked, caller)
         if asked.resume:
+            self._api.streams.take_place(user_id, held)
             facts, position = await self._decide(asked.resume, session_id, caller.user_id or user_id)
         else:
             message = message_of(user_id, _text_of(asked.messages), session_id)
-            facts = await self._api.stream(user_id, message, run_id, TurnOptions(streamed=True, run_id=run_id))
+            options = TurnOptions(streamed=True, run_id=run_id)
+            facts = await self._api.stream(user_id, message, run_id, options, held)
             position = ()
         return self._api.streams.of(facts, position, lambda event: _of_run(event, asked), one_run=True)
 
     async def _decide(self, resume: Sequence[ResumeEntry], session_id: str, user_id: str) -> tuple[TurnFacts, Position]:
         """The turn that waited for these decisions, and where it stopped."""
         turns, decided = self._api.turns, [_decision_of(entry) for entry in resume]
-        self._api.streams.refuse_more(user_id)
         (turn_id, *others) = {turn_id for turn_id, _, _ in decided}
         if others:
             raise Problem(422, "resume: all of the interrupts must be of one run")

@@ -3,6 +3,7 @@
 `ChatApi` is how a message becomes a turn, whatever protocol it came by.
 """
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -12,7 +13,7 @@ from pydantic import BaseModel
 from everturn.chat.accept import Acceptance, TurnOptions
 from everturn.chat.facts import Failed, TurnFacts
 from everturn.chat.lists import Lists, TurnFilter
-from everturn.chat.live.streams import EventStream, Streams, asked_position
+from everturn.chat.live.streams import EventStream, Held, Streams, asked_position
 from everturn.chat.metrics import InFlight
 from everturn.chat.turns import Turns
 from everturn.contracts.chat import (
@@ -53,11 +54,13 @@ class ChatApi:
     streams: Streams
     limiter: InFlight
 
-    async def stream(self, user_id: str, message: Message, key: str | None, options: TurnOptions) -> TurnFacts:
-        """Accept a message whose stream is then asked for."""
+    async def stream(
+        self, user_id: str, message: Message, key: str | None, options: TurnOptions, held: ExitStack
+    ) -> TurnFacts:
+        """Accept a message whose stream is then asked for; its place is kept until the request is answered."""
         self._check(message, key)
         self.limiter.refuse_more()
-        self.streams.refuse_more(user_id)
+        self.streams.take_place(user_id, held)
         with self.limiter.one_more():
             return await self.acceptance.accept(user_id, message, key, options)
 
@@ -191,13 +194,15 @@ class _Routes:
         message: Message,
         caller: CallerOf,
         preferences: Annotated[Preferences, Depends(preferences_of)],
+        held: Held,
         idempotency_key: Annotated[str | None, Header(description="Makes a repeated request the same turn.")] = None,
         accept: Annotated[str, Header(description="`text/event-stream` asks for the events of the turn.")] = "",
     ) -> Response:
         key = None if idempotency_key is None else header_text(idempotency_key)
         user_id = caller.acts_for(message.user_id)
         if EventStream.media_type in accept.lower():
-            return self._streams.of(await self._api.stream(user_id, message, key, TurnOptions(streamed=True)))
+            options = TurnOptions(streamed=True)
+            return self._streams.of(await self._api.stream(user_id, message, key, options, held))
         wait_s = 0.0 if preferences.respond_async else preferences.wait_s
         facts = await self._api.send(user_id, message, key, TurnOptions(streamed=preferences.respond_async), wait_s)
         if facts.outcome is None:
@@ -218,12 +223,13 @@ class _Routes:
         self,
         turn_id: PathId,
         caller: CallerOf,
+        held: Held,
         last_event_id: Annotated[str, Header(description="The id of the last event that was read.")] = "",
         after: Annotated[str, Query(description="The same, for the first request.")] = "",
     ) -> Response:
         await self._turns.check_owner(turn_id, caller.user_id)
         facts = await self._turns.facts(turn_id)
-        self._streams.refuse_more(facts.run.accepted.user_id)
+        self._streams.take_place(facts.run.accepted.user_id, held)
         return self._streams.of(facts, asked_position(last_event_id, after))
 
     async def get_recording(self, turn_id: PathId, caller: CallerOf) -> Response:

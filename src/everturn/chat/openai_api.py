@@ -28,6 +28,7 @@ from everturn.chat.accept import TurnOptions
 from everturn.chat.api import ANONYMOUS, MAX_MESSAGES, ChatApi, checked_id, message_of, reply_of
 from everturn.chat.facts import PastEntry, TurnFacts, TurnRun
 from everturn.chat.live.events import LiveEvent
+from everturn.chat.live.streams import Held
 from everturn.contracts.chat import ChatReply, Usage
 from everturn.errors import EverturnError
 from everturn.models.endpoint import model_name
@@ -149,16 +150,16 @@ class _Routes:
             raise Problem(404, "There is no such model.", extras={"param": "model", "code": "model_not_found"})
         return _json(self._model)
 
-    async def complete(self, request: Request, asked: ChatCompletionRequest, caller: CallerOf) -> Response:
-        facts = await self._send(request, caller, asked, asked.messages, asked.session_id())
+    async def complete(self, request: Request, asked: ChatCompletionRequest, caller: CallerOf, held: Held) -> Response:
+        facts = await self._send(request, held, caller, asked, asked.messages, asked.session_id())
         if asked.stream:
             with_usage = asked.stream_options is not None and asked.stream_options.include_usage
             return self._streamed(facts, _ChatStream(facts.run, self._model["id"], with_usage))
         return _json(_completion(facts, reply_of(facts)))
 
-    async def respond(self, request: Request, asked: ResponseRequest, caller: CallerOf) -> Response:
+    async def respond(self, request: Request, asked: ResponseRequest, caller: CallerOf, held: Held) -> Response:
         session_id = await self._session_of(asked, asked.user_of(caller))
-        facts = await self._send(request, caller, asked, asked.messages(), session_id)
+        facts = await self._send(request, held, caller, asked, asked.messages(), session_id)
         if asked.stream:
             stream = _ResponseStream(facts.run, self._model["id"], asked.previous_response_id)
             return self._streamed(facts, stream)
@@ -188,7 +189,13 @@ class _Routes:
         return checked_id("conversation", asked.conversation) if asked.conversation else asked.session_id()
 
     async def _send(
-        self, request: Request, caller: Caller, asked: _Asked, messages: Sequence[InputMessage], session_id: str | None
+        self,
+        request: Request,
+        held: Held,
+        caller: Caller,
+        asked: _Asked,
+        messages: Sequence[InputMessage],
+        session_id: str | None,
     ) -> TurnFacts:
         """The turn of the last message: to be streamed, or ended.
 
@@ -202,7 +209,7 @@ class _Routes:
         key = None if key is None else header_text(key)
         message = message_of(user_id, last.text(), session_id)
         if asked.stream:
-            return await self._api.stream(user_id, message, key, TurnOptions(streamed=True, given=given))
+            return await self._api.stream(user_id, message, key, TurnOptions(streamed=True, given=given), held)
         facts = await self._api.send(user_id, message, key, TurnOptions(given=given), None)
         if facts.outcome is None:
             raise _goes_on(facts.run, is_asking=await self._api.turns.is_asking(facts.run))

@@ -3,10 +3,12 @@ so it continues anywhere, after any event, in any process."""
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import AbstractContextManager, aclosing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack, aclosing, contextmanager
 from dataclasses import dataclass, field
+from typing import Annotated
 
+from fastapi import Depends
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
@@ -27,6 +29,15 @@ Encode = Callable[[LiveEvent], bytes]
 Stop = Callable[[], Awaitable[bytes]]
 
 
+async def _until_answered() -> AsyncIterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+Held = Annotated[ExitStack, Depends(_until_answered)]
+"""Type of a route's parameter: what it holds is held until the request fails or its whole answer is sent."""
+
+
 @dataclass(eq=False, slots=True)
 class Streams:
     """Gives streams, at most `most_per_user` at once to a user. One that has nothing to say for `keep_alive_s` seconds
@@ -37,8 +48,11 @@ class Streams:
     keep_alive_s: float = KEEP_ALIVE_S
     _open: Counter[str] = field(default_factory=Counter, init=False)
 
-    def refuse_more(self, user_id: str) -> None:
-        """Raises Problem (429) if the user has too many streams."""
+    def take_place(self, user_id: str, held: ExitStack) -> None:
+        """Count a stream of the user until the request is answered: many may be asked for before one begins.
+
+        Raises Problem (429) if the user has too many.
+        """
         if self._open[user_id] >= self.most_per_user:
             raise Problem(
                 429,
@@ -46,6 +60,7 @@ class Streams:
                 "EVERTURN_MAX_STREAMS_PER_USER higher",
                 headers={"retry-after": _RETRY_AFTER_S},
             )
+        held.enter_context(self._one_more(user_id))
 
     def of(
         self,
@@ -56,13 +71,13 @@ class Streams:
         one_run: bool = False,
         stop: Stop | None = None,
     ) -> "EventStream":
-        """The stream of a turn, which has been looked at just now, after `position`, as `encode` has each event.
+        """The stream of a turn, which has been looked at just now, after `position`, as `encode` has each event. Its
+        place is taken.
 
         `one_run`: it ends also if a person has to decide, which ends a run of AG-UI. `stop`: it ends if a person has
         to decide now.
         """
-        content = self._encoded(facts, position, encode, one_run, stop)
-        return EventStream(content, self._one_more(facts.run.accepted.user_id), facts)
+        return EventStream(self._encoded(facts, position, encode, one_run, stop), facts)
 
     async def _encoded(
         self, facts: TurnFacts, position: Position, encode: Encode, one_run: bool, stop: Stop | None
@@ -107,20 +122,16 @@ class EventStream(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(
-        self, content: AsyncGenerator[bytes, None], place: AbstractContextManager[None], facts: TurnFacts
-    ) -> None:
+    def __init__(self, content: AsyncGenerator[bytes, None], facts: TurnFacts) -> None:
         # Proxies neither keep what is said nor hold it back (nginx takes the second one for that).
         location = f"/turns/{encoded_id(facts.run.turn_id)}"
         headers = {"cache-control": "no-store", "x-accel-buffering": "no", "location": location}
         super().__init__(content, headers=headers)
         self._content = content
-        self._place = place
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._place:
-            async with aclosing(self._content):
-                await super().__call__(scope, receive, send)
+        async with aclosing(self._content):
+            await super().__call__(scope, receive, send)
 
 
 def asked_position(last_event_id: str | None, after_id: str | None) -> Position:
