@@ -77,22 +77,28 @@ class Cancellations:
 
     async def _look_forever(self) -> None:
         loop, pause_s = asyncio.get_running_loop(), self._look_every_s
+        due = loop.time() + pause_s
         while True:
             if not self._at_work:
                 self._is_busy.clear()
                 await self._is_busy.wait()
+                due = loop.time() + pause_s
             with suppress(TimeoutError):
-                async with asyncio.timeout(pause_s):
+                async with asyncio.timeout_at(due):
                     await self._has_ended.wait()
             self._has_ended.clear()
-            wanted, self._ended = self._ended or list(self._at_work), []
-            begun = loop.time()
+            begun, ended, self._ended = loop.time(), self._ended, []
+            # All of them when it is time, however many end here: the others may have been cancelled elsewhere.
+            is_due = begun >= due
+            wanted = list(self._at_work) if is_due else ended
             try:
                 for first in range(0, len(wanted), _RUNS_A_REQUEST):
                     await self._look(wanted[first : first + _RUNS_A_REQUEST])
             except EverturnError as error:
                 log.warning("cancellations_not_seen", extra={"runs": len(wanted), "reason": error.message})
-            pause_s = max(self._look_every_s, _PAUSE_TIMES * (loop.time() - begun))
+            if is_due:
+                pause_s = max(self._look_every_s, _PAUSE_TIMES * (loop.time() - begun))
+                due = loop.time() + pause_s
 
     async def _look(self, wanted: Sequence[_AtWork]) -> None:
         verdicts = await self._journal.read_all({at_work.run.key("verdict"): Verdict for at_work in wanted})

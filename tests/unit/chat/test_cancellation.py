@@ -86,6 +86,26 @@ async def test_a_cancellation_in_the_process_is_known_without_a_look_at_the_othe
             await cancelled()
 
 
+async def test_a_cancellation_by_another_replica_is_seen_while_runs_end_here_all_the_time(
+    transport: Transport, dapr: DaprClient
+) -> None:
+    here = Here(transport, 0.01)
+
+    async def end_runs() -> None:
+        while True:
+            with here.cancellations.watching(run("other"), lambda: None):
+                here.waiters.ended(run("other").instance_id)
+                await asyncio.sleep(0)
+
+    async with at_work(here, run("t")) as cancelled:
+        ending = asyncio.create_task(end_runs())
+        try:
+            await Replica(dapr).journal.write_verdict(run("t"), CANCELLED)
+            await cancelled()
+        finally:
+            ending.cancel()
+
+
 async def test_many_runs_are_looked_at_together(transport: Transport, dapr: DaprClient) -> None:
     here, runs = Here(transport, 0.01), [run(f"t{number}") for number in range(100)]
     await Replica(dapr).journal.write_verdict(runs[0], CANCELLED)
