@@ -17,6 +17,8 @@ from everturn.errors import TransientError
 
 TOKENS_USED_UP = "tokens_used_up"
 _CACHED_TURNS = 20_000
+# Older turns in a row that are passed over: one that a repeated request finished today comes after those of today.
+_MOST_LATE = 25
 
 
 @dataclass(eq=False, slots=True)
@@ -34,10 +36,13 @@ class TokenBudget:
         now = utc_now()
         midnight = datetime(now.year, now.month, now.day, tzinfo=UTC)
         today: list[str] = []
+        older = 0
         async for _, turn in self._indexes.newest(user_id):
-            if turn.at < to_wire(midnight):
+            if turn.at >= to_wire(midnight):
+                today.append(turn.turn_id)
+                older = 0
+            elif (older := older + 1) > _MOST_LATE:
                 break
-            today.append(turn.turn_id)
         used = sum(await asyncio.gather(*(self._tokens(turn_id) for turn_id in today)))
         if used < self.daily_tokens:
             return
