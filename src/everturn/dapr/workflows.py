@@ -4,6 +4,7 @@ The embedded runtime's client is the SDK's too, over an in-process stub. What it
 and what Dapr 1.18.0 was seen to answer.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
@@ -23,6 +24,8 @@ T = TypeVar("T")
 _ENDED = frozenset({WorkflowStatus.COMPLETED, WorkflowStatus.FAILED, WorkflowStatus.TERMINATED})
 # A read takes about as long as the write that it falls into.
 _READS = 10
+# Seconds. Dapr keeps the call waiting for as long as its state store is away.
+_START_WITHIN_S = 30.0
 
 
 def has_ended(workflow: WorkflowState) -> bool:
@@ -70,14 +73,23 @@ class Workflows:
     Steering an instance that there is not, or that has ended, does nothing.
     """
 
-    def __init__(self, client: DaprWorkflowClient) -> None:
+    def __init__(self, client: DaprWorkflowClient, *, start_within_s: float = _START_WITHIN_S) -> None:
         self._client = client
+        self._start_within_s = start_within_s
 
     async def start(self, name: str, instance_id: str, given: Any) -> bool:
-        """Start an instance; False if it runs already. Durable when it returns."""
+        """Start an instance; False if it runs already. Durable when it returns.
+
+        If that takes too long it raises TransientError, and the instance may start all the same.
+        """
 
         async def start() -> bool:
-            await self._client.schedule_new_workflow(name, input=given, instance_id=instance_id)
+            try:
+                async with asyncio.timeout(self._start_within_s):
+                    await self._client.schedule_new_workflow(name, input=given, instance_id=instance_id)
+            except TimeoutError:
+                sentence = f"the workflow engine did not start a workflow within {self._start_within_s:g} s"
+                raise TransientError(sentence, kind="workflow_engine") from None
             return True
 
         return await _call(start, unless=_already_runs, otherwise=False)

@@ -1,6 +1,7 @@
 """What is made of the workflow engine's errors."""
 
-from typing import Any
+import asyncio
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -53,6 +54,17 @@ async def test_an_instance_that_stays_torn_is_an_error() -> None:
         await workflows(Client(*[TORN] * 1_000)).history("x")
 
     assert raised.value.kind == "workflow_engine"
+
+
+async def test_a_start_that_is_never_answered_is_given_up() -> None:
+    class Silent:
+        async def schedule_new_workflow(self, *_: Any, **__: Any) -> str:
+            return str(await asyncio.get_running_loop().create_future())
+
+    starting = Workflows(cast("Any", Silent()), start_within_s=0.01).start("turn", "x", None)
+
+    with pytest.raises(TransientError, match=r"did not start a workflow within 0\.01 s"):
+        await asyncio.wait_for(starting, 30)
 
 
 async def test_any_other_error_of_a_read_is_raised_at_once() -> None:
