@@ -183,6 +183,61 @@ async def test_a_failed_turn_is_run_again(machine: Machine, visit: Visit, endpoi
     await expect(visitor.page.locator(".turn .failure")).to_have_count(0)
 
 
+async def test_a_message_that_is_not_taken_yet_says_why(
+    machine: Machine, visit: Visit, endpoint: ModelEndpoint
+) -> None:
+    release = asyncio.Event()
+    endpoint.script(Held(release, completion("first")))
+    await machine.up(EVERTURN_MAX_OPEN_TURNS_PER_USER="1")
+    visitor = await visit()
+    await visitor.come()
+    await visitor.say("First")
+    await endpoint.asked(1)
+
+    await visitor.say("Second")
+    await expect(visitor.page.locator(".turn[data-status=sending] .working")).to_contain_text("have not ended")
+    await expect(visitor.page.locator(".turn[data-status=sending] time")).to_be_visible()
+    await expect(visitor.page.locator("#connection")).to_be_empty()
+    release.set()
+    await visitor.until("completed", count=2)
+
+    assert await visitor.replies() == ["first", "hello"]
+
+
+async def test_a_message_that_would_wait_for_hours_is_sent_again_by_hand(
+    machine: Machine, visit: Visit, endpoint: ModelEndpoint
+) -> None:
+    await machine.up()
+    visitor = await visit()
+    await visitor.come()
+    asked: list[str] = []
+
+    async def refuse(route: Route) -> None:
+        asked.append(route.request.method)
+        problem = {"detail": "All tokens of today are used up"}
+        await route.fulfill(status=429, json=problem, headers={"retry-after": "9000"})
+
+    await visitor.page.route("**/chat/", refuse)
+    await visitor.say("Not today")
+    await visitor.until("refused")
+    await expect(visitor.page.locator(".failure")).to_have_text(
+        re.compile("^All tokens of today are used up · Can be sent again in 2 h")
+    )
+    await expect(visitor.page.locator("#connection")).to_be_empty()
+    await visitor.page.reload()
+    await visitor.until("refused")
+    assert asked == ["POST"] * 2
+
+    await visitor.page.unroute("**/chat/")
+    await visitor.page.get_by_role("button", name="Send again").click()
+    await visitor.until("completed")
+    await visitor.page.reload()
+    await visitor.until("completed")
+
+    assert await visitor.messages() == ["Not today"]
+    assert len(endpoint.requests_about("Not today")) == 1
+
+
 async def test_what_is_refused_is_said_and_not_sent_again(
     machine: Machine, visit: Visit, endpoint: ModelEndpoint
 ) -> None:

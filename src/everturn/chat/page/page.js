@@ -210,13 +210,17 @@ function toEnd() {
 
 let delivered = Promise.resolve();
 
-/** Deliver `turn` after those before it, and follow it. */
 function send(turn) {
   addTurn(turn);
   select(turn);
   toEnd();
+  queue(turn);
+}
+
+/** Deliver `turn` after those before it, and follow it. */
+function queue(turn) {
   delivered = delivered.then(async () => {
-    await deliver(turn);
+    await deliver(turn, () => changed(turn));
     if (!state.items.has(turn)) return; // another conversation is open
     state.turns.filter((each) => each !== turn && turn.id && each.id === turn.id).forEach(dropTurn);
     changed(turn);
@@ -251,6 +255,11 @@ function tellEnd(turn) {
 }
 
 async function act(turn, verb) {
+  if (verb === "resend") {
+    turn.refusal = turn.delay = null;
+    changed(turn);
+    return queue(turn);
+  }
   await attempt(async () => {
     if (verb === "rerun") turn.messages.clear();
     turn.view = await post(`/turns/${encodeURIComponent(turn.id)}/${verb}`);

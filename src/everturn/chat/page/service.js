@@ -4,6 +4,7 @@ export const auth = document.documentElement.dataset.auth;
 const TOKEN = "everturn.token";
 // The service says something at least every 15 seconds; what is silent for longer is a lost connection.
 const SILENCE_MS = 40_000;
+const MOST_WAIT_S = 60;
 
 /** The service gave an answer that is no success; `detail` is its sentence. */
 export class Refused extends Error {
@@ -14,9 +15,19 @@ export class Refused extends Error {
     this.retryAfterS = retryAfterS;
   }
 
-  /** Whether the same request may be answered later. */
+  /** Too much was asked for, and the wait is too long for a page: tokens of the day that are used up. */
+  get isForLater() {
+    return this.status === 429 && this.retryAfterS > MOST_WAIT_S;
+  }
+
+  /** When the same request may be answered, if the service says it. */
+  get retryAt() {
+    return this.retryAfterS && new Date(Date.now() + this.retryAfterS * 1_000).toISOString();
+  }
+
+  /** Whether the same request may be answered soon. */
   get isTransient() {
-    return this.status >= 500 && this.status !== 502 || [401, 408, 425, 429].includes(this.status);
+    return !this.isForLater && (this.status >= 500 && this.status !== 502 || [401, 408, 425, 429].includes(this.status));
   }
 }
 
@@ -115,9 +126,10 @@ export async function patiently(work, signal, mayGoOn = (refused) => refused.isT
       document.dispatchEvent(new CustomEvent("reached"));
       return result;
     } catch (error) {
+      if (error.status === 429) document.dispatchEvent(new CustomEvent("reached"));
       if (signal?.aborted || (error instanceof Refused && !mayGoOn(error))) throw error;
-      document.dispatchEvent(new CustomEvent("out-of-reach", { detail: error.status }));
-      await pauseOr(error.retryAfterS ? Math.min(error.retryAfterS * 1_000, 60_000) : pause, error.status === 401);
+      if (error.status !== 429) document.dispatchEvent(new CustomEvent("out-of-reach", { detail: error.status }));
+      await pauseOr(error.retryAfterS ? Math.min(error.retryAfterS, MOST_WAIT_S) * 1_000 : pause, error.status === 401);
       if (signal?.aborted) throw error;
     }
   }

@@ -13,6 +13,7 @@ export class Turn {
   constructor({ text, session, user, key = null, view = null }) {
     Object.assign(this, { text: text ?? view?.text, session, user, key, view });
     this.refusal = null;
+    this.delay = null; // of a message that is not taken now: `why`, and `until` when
     this.isFollowed = false;
     this.messages = new Map();
     this.lastEvent = "";
@@ -77,21 +78,27 @@ export function newTurn(fields) {
   return new Turn({ ...fields, key: newId() });
 }
 
-/** Deliver the message of `turn` once, however often it must be sent.
+/** Deliver the message of `turn` once, however often it must be sent; `changed` is called if that takes its time.
 
 It names its user, so that the service refuses it if somebody else has signed in meanwhile; then it is kept for its user.
 */
-export async function deliver(turn) {
+export async function deliver(turn, changed) {
   const body = { user_id: turn.user, text: turn.text, metadata: { session_id: turn.session } };
   const headers = { "idempotency-key": turn.key, prefer: "respond-async" };
+  const attempt = () => post("/chat/", body, headers).catch((error) => {
+    turn.delay = error.status === 429 ? { why: error.message, until: error.retryAt } : null;
+    changed();
+    throw error;
+  });
   try {
-    const { turn_id: id } = await patiently(() => post("/chat/", body, headers));
+    const { turn_id: id } = await patiently(attempt);
     turn.view = await load(id);
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
     const id = error.problem.turn_id; // it was taken, and has ended without a reply
     if (id) turn.view = await load(id);
     else turn.refusal = error.message;
+    if (error.isForLater) return; // kept until its user sends it again
     if (error.status === 403 && auth !== "none" && (await caller())?.user_id !== turn.user) {
       turn.refusal = "Somebody else has signed in. This message is kept in this browser until its user is back.";
       return;

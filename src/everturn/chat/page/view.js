@@ -18,7 +18,7 @@ const STATUSES = {
 const ACTIONS = {
   queued: ["pause", "cancel"], running: ["pause", "cancel"], waiting: ["pause", "cancel"], paused: ["resume", "cancel"], failed: ["rerun"],
 };
-const VERBS = { pause: "Pause", cancel: "Cancel", resume: "Resume", rerun: "Run again" };
+const VERBS = { pause: "Pause", cancel: "Cancel", resume: "Resume", rerun: "Run again", resend: "Send again" };
 
 /** An element with properties and children; absent ones are left out. */
 export function h(tag, properties = {}, ...children) {
@@ -63,7 +63,7 @@ export function turnItem(turn, { act, inspect }) {
   item.update = () => {
     item.dataset.status = turn.status;
     if (turn.reply !== reply.text) show(reply, (reply.text = turn.reply));
-    const next = JSON.stringify([turn.view, turn.refusal]);
+    const next = JSON.stringify([turn.view, turn.refusal, turn.delay]);
     if (next !== shown) replace(foot, footOf(turn, act, inspect));
     shown = next;
   };
@@ -73,14 +73,15 @@ export function turnItem(turn, { act, inspect }) {
 function footOf(turn, act, inspect) {
   const { view, status } = turn;
   const failure = turn.refusal ?? view?.error?.message;
-  const place = `in-${turn.id}`;
+  const place = `in-${turn.id ?? turn.key}`;
   const step = view?.steps.at(-1);
   return [
     !turn.hasEnded && h("span", { class: "working" }, h("span", { class: "dots", "aria-hidden": "true" }, h("i"), h("i"), h("i")), nowDoing(turn, step)),
-    failure && h("p", { class: "failure" }, failure),
+    failure && h("p", { class: "failure" }, failure, turn.refusal && until(turn.delay, "Can be sent again")),
     status === "cancelled" && h("p", { class: "failure" }, "This turn was cancelled."),
     view?.reply?.degraded?.length > 0 && h("span", { class: "note" }, `Answered without ${list(view.reply.degraded)}`),
     turn.hasEnded && turn.reply && navigator.clipboard && h("button", { id: `${place}-copy`, class: "quiet small", type: "button", onclick: ({ target }) => copy(turn.reply, target) }, "Copy"),
+    turn.refusal && turn.delay && button("resend", act, "small", place),
     status === "failed" && button("rerun", act, "small", place),
     !turn.hasEnded && turn.id && button("cancel", act, "small", place),
     turn.id && h("button", { id: `${place}-inspect`, class: status === "waiting" ? "primary small" : "quiet small", type: "button", onclick: inspect }, status === "waiting" ? "Decide" : "Timeline"),
@@ -94,7 +95,12 @@ async function copy(text, button) {
   setTimeout(() => (button.textContent = "Copy"), 1_500);
 }
 
-function nowDoing({ status, view }, step) {
+function until(delay, what) {
+  return delay?.until && [` · ${what} `, countdown(delay.until)];
+}
+
+function nowDoing({ status, view, delay }, step) {
+  if (status === "sending" && delay) return [delay.why, until(delay, "Next try")];
   if (status !== "running") return { sending: "Sending", queued: "In line behind another turn", paused: "Paused", waiting: "Waiting for your decision" }[status];
   if (view.next_attempt_at) return [`${STEPS[step?.name] ?? "The step"}: next try `, countdown(view.next_attempt_at)];
   return STEPS[step?.name] ?? "Starting";
