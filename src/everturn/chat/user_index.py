@@ -11,6 +11,7 @@ An entry is written before its turn is started, and before any answer names the 
 | a page | the page, and its entries in the index too | the next sealing writes the same page again |
 | the index | an entry of a turn that was never accepted | lists pass it over, and it soon counts as open no more |
 | the index, of a rerun | an entry of a run that nobody asked for | it soon counts as open no more |
+| both | a turn without a place | as above; without a repeat it counts as open no more after a minute |
 | `accepted` alone | a turn that no client knows of, and that does not run | a repeat with its key enters it first |
 
 Nobody writes here when a turn ends: turns that may be open are looked up when there seem to be too many.
@@ -19,6 +20,7 @@ Nobody writes here when a turn ends: turns that may be open are looked up when t
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -26,7 +28,8 @@ import msgspec
 
 from everturn.chat.facts import Accepted, Fact, Outcome, RunAsked, TurnRun, accepted_key, asked_key, decoded, run_key
 from everturn.chat.journal import Journal
-from everturn.contracts.fields import key_part
+from everturn.chat.session import parse_session, session_key
+from everturn.contracts.fields import key_part, to_wire, utc_now
 from everturn.dapr.client import Save, SidecarClient, Versioned, retry_conflicts
 from everturn.errors import TransientError
 
@@ -38,6 +41,8 @@ _BULK = 4
 _RUN = " run "
 TOO_MANY_OPEN = "too_many_open"
 _RETRY_AFTER_S = 2.0
+# So long after its acceptance a turn has its place, or gets one only by a repeat.
+_UNTIL_PLACED = timedelta(minutes=1)
 
 
 class IndexedTurn(msgspec.Struct, frozen=True):
@@ -190,7 +195,7 @@ class UserIndexes:
         return msgspec.structs.replace(index, open=still_open)
 
     async def _not_ended(self, open_ids: Sequence[str]) -> list[str]:
-        """Those that were accepted, or asked for, and have not ended."""
+        """Those that were accepted, or asked for, have a place or are about to get it, and have not ended."""
         runs = {one: _run_of(one) for one in open_ids}
         begins = {
             one: asked_key(turn_id, number) if number else accepted_key(turn_id)
@@ -199,7 +204,23 @@ class UserIndexes:
         ends = {one: run_key(turn_id, number, "outcome") for one, (turn_id, number) in runs.items()}
         kinds = {key: RunAsked if _RUN in one else Accepted for one, key in begins.items()}
         found = await self._journal.read_all({**kinds, **dict.fromkeys(ends.values(), Outcome)})
-        return [one for one in open_ids if begins[one] in found and ends[one] not in found]
+        not_ended = [one for one in open_ids if begins[one] in found and ends[one] not in found]
+        firsts = [TurnRun(one, 0, found[accepted_key(one)]) for one in not_ended if _RUN not in one]
+        unplaced = await self._unplaced(firsts)
+        return [one for one in not_ended if one not in unplaced]
+
+    async def _unplaced(self, runs: Sequence[TurnRun]) -> set[str]:
+        """The ids of those that got no place in time: their client heard 503, and has not repeated its request."""
+        latest = to_wire(utc_now() - _UNTIL_PLACED)
+        keys = {run.turn_id: session_key(run.accepted.session_id) for run in runs if run.accepted.at < latest}
+        items = await self._dapr.get_states(sorted({*keys.values()})) if keys else {}
+        sessions = {key: parse_session(item.value) for key, item in items.items()}
+        placed = {
+            run.turn_id
+            for run in runs
+            if (session := sessions.get(keys.get(run.turn_id, ""))) is not None and session.place_of(run) is not None
+        }
+        return {*keys} - placed
 
     async def _sealed(self, run: TurnRun, index: UserIndex) -> UserIndex:
         """The index with room for an entry. A page is kept as long as a turn that does not end."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,17 @@ import pytest
 from everturn.chat.facts import Accepted, Outcome, TurnRun
 from everturn.chat.journal import Journal
 from everturn.chat.legacy import facts_of
+from everturn.chat.queue import SessionQueue
 from everturn.chat.user_index import PAGE, UserIndexes, index_key, page_key
 from everturn.chat.words import close_words
 from everturn.contracts.chat import TurnStatus
 from everturn.contracts.events import CHAT_APP_ID
+from everturn.contracts.fields import to_wire, utc_now
 from everturn.dapr.client import Save, SidecarClient, Versioned
 from everturn.dapr.wire import AsgiTransport
 from everturn.errors import ConflictError, TransientError
 from everturn.runtime.embedded import EmbeddedRuntime, RuntimeOptions
+from tests.unit.chat.test_queue import Started
 
 
 class Counted:
@@ -87,7 +91,8 @@ class Rig:
 
 
 def run_of(number: int, user: str = "ann", session: str = "s") -> TurnRun:
-    accepted = Accepted(user_id=user, session_id=session, text="Hi", at=f"2026-01-01T00:00:{number:05}Z")
+    """A run that has just been accepted, and is about to get its place."""
+    accepted = Accepted(user_id=user, session_id=session, text="Hi", at=to_wire(utc_now()))
     return TurnRun(f"{user}-{number}", 0, accepted)
 
 
@@ -259,6 +264,25 @@ async def test_what_ended_in_another_process_or_was_never_accepted_is_not_open(c
 
     with pytest.raises(TransientError):
         await here.accept(4)
+
+
+async def test_what_has_long_had_no_place_is_not_open(client: Counted) -> None:
+    """Its client heard 503 and never came back."""
+    rig, queue = Rig(client, most_open=2), SessionQueue(client, journal_of(client), Started())
+    long_ago = to_wire(utc_now() - timedelta(hours=1))
+    runs = [
+        TurnRun(f"ann-{number}", 0, Accepted(user_id="ann", session_id=f"s{number}", text="Hi", at=long_ago))
+        for number in range(4)
+    ]
+    for run in runs[:2]:
+        await rig.indexes.add(run, is_new=True)
+
+    for run in runs[2:]:
+        await rig.indexes.add(run, is_new=True)
+        await queue.enter(run, is_new=True)
+
+    with pytest.raises(TransientError):
+        await rig.accept(4)
 
 
 async def test_open_turns_that_have_ended_elsewhere_do_not_pile_up(client: Counted) -> None:
