@@ -32,6 +32,8 @@ from everturn.errors import EverturnError, TerminalError
 
 # So many instances in a row that cannot be purged are trouble with the store, not with them.
 _MOST_FAILURES = 20
+# Ids that are kept, so as to wake a workflow once.
+_MOST_WOKEN = 10_000
 
 log = logging.getLogger(__name__)
 
@@ -115,8 +117,13 @@ class AbandonedTurns:
             else:
                 if has_not_begun(workflow) and run.instance_id not in self._woken:
                     await self._queue.start_head(session, session_id)  # it exists, so this wakes it
-                    self._woken.add(run.instance_id)
+                    self._keep_woken(run)
                 return None
+
+    def _keep_woken(self, run: TurnRun) -> None:
+        if len(self._woken) >= _MOST_WOKEN:
+            self._woken.clear()  # one event more does no harm
+        self._woken.add(run.instance_id)
 
     async def _cancel_all(self, places: Sequence[QueuedTurn]) -> None:
         """The last one first, so that none of them is started when the one before it has ended."""

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from everturn.chat.assistant.agent import RunStopped, WarmedAssistant
-from everturn.chat.calls import Call, CallLog, begun, decisions_of, stored_call
+from everturn.chat.calls import Call, CallLog, begun, decisions_of, pauses_of, stored_call
 from everturn.chat.cancellation import Cancellations
 from everturn.chat.context import ContextSource, memory_of, with_recent
 from everturn.chat.ending import Ending
@@ -182,7 +182,7 @@ async def generate_response(call: StepCall) -> dict[str, str] | None:
             if parts.settings.waiting_turns == "pass":
                 await parts.queue.step_aside(call.run)
             parts.ending.stopped(call.run, [taken.message.turn_id for taken in calls.taken])
-            return {WAITS_UNTIL: calls.pause.expires_at if calls.pause else ""}
+            return {WAITS_UNTIL: pauses_of(calls.calls)[-1].expires_at}
         parts.unsaved[key] = reply
         if len(parts.unsaved) > _UNSAVED_REPLIES:
             parts.unsaved.popitem(last=False)
