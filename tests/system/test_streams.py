@@ -3,8 +3,10 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from everturn.testing.clock import ManualClock
-from everturn.testing.model_answers import Held, completion, spoken, status, tool_calls
+from everturn.testing.model_answers import Held, Whole, completion, spoken, status, tool_calls
 from everturn.testing.model_endpoint import ModelEndpoint
 from tests.system.conftest import PATIENCE_S, System, running
 from tests.system.sse import Told, listening, told_in
@@ -307,6 +309,29 @@ async def test_what_a_model_says_before_it_calls_a_tool_is_a_message_of_its_own(
     assert said.index(first[-1]) < said.index(call) < said.index(second[0])
     assert said[-1].data["result"]["reply"] == "It is late"
     assert await events(system, said[0].data["runId"]) == said
+
+
+@pytest.mark.parametrize("code", [400, 422])
+async def test_an_endpoint_that_does_not_know_stream_options_is_asked_without_once_and_for_all(
+    system: System, code: int
+) -> None:
+    refusal = Whole(b'{"detail": "Extra inputs are not permitted: stream_options"}', code)
+    system.endpoint.script(refusal, spoken("One ", "two"), spoken("three"))
+
+    first, second = [told_in((await system.chat.post("/chat/", json=MESSAGE, headers=STREAM)).text) for _ in range(2)]
+
+    assert (text_of(first), text_of(second)) == ("One two", "three")
+    assert ["stream_options" in request.body for request in system.endpoint.requests] == [True, False, False]
+    assert all(request.is_streamed for request in system.endpoint.requests)
+
+
+async def test_another_fault_of_a_streamed_request_is_not_asked_again(system: System) -> None:
+    system.endpoint.script(Whole(b'{"detail": "context too long"}', 400))
+
+    said = told_in((await system.chat.post("/chat/", json=MESSAGE, headers=STREAM)).text)
+
+    assert said[-1].type == "RUN_ERROR"
+    assert len(system.endpoint.requests) == 1
 
 
 async def test_a_plain_turn_keeps_no_words(system: System) -> None:

@@ -36,6 +36,7 @@ from everturn.settings import USUAL_KEY_SECRET, Settings
 # A reply of 1 MiB can take three times as much as JSON with `\u` escapes (two bytes of UTF-8 become six); the rest is
 # for what is around it.
 MAX_BODY_BYTES = 4 * MAX_REPLY_BYTES
+_OPTIONS = "stream_options"
 # Longest wait for a connection, in seconds; the step's own limit bounds the whole call.
 _CONNECT_TIMEOUT_S = 10.0
 # The SDK takes ids for OpenAI's own cloud from the environment, which are nobody else's business, and has no key.
@@ -129,7 +130,7 @@ class EndpointModel(OpenAIChatCompletionsModel):
     async def stream_text(self, on_text: OnText, *asked: Any, **more: Any) -> ModelResponse:
         """As `get_response`; `on_text` gets the text as it comes, if the endpoint streams."""
         instructions, items, given, *others = asked
-        body = {**(given.extra_body or {}), "stream": True, "stream_options": {"include_usage": True}}
+        body = {**(given.extra_body or {}), "stream": True, _OPTIONS: {"include_usage": True}}
         token = ON_TEXT.set(on_text)
         try:
             return await self.get_response(instructions, items, replace(given, extra_body=body), *others, **more)
@@ -161,6 +162,7 @@ class _CheckedTransport(httpx2.AsyncBaseTransport):
         self._inner = inner
         self._key = key
         self._secret_key = secret_key
+        self._refuses_options = False
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         for name in _SDK_HEADERS:
@@ -168,6 +170,16 @@ class _CheckedTransport(httpx2.AsyncBaseTransport):
         if key := self._key or (await self._secret_key.read() if self._secret_key else None):
             request.headers["authorization"] = f"Bearer {key}"
         request.headers["accept-encoding"] = "identity"  # a compressed body has no bound until it is unpacked
+        if self._refuses_options:
+            request = _without_options(request)
+        try:
+            return await self._answer(request, key)
+        except _OptionsRefusedError:
+            answer = await self._answer(_without_options(request), key)
+            self._refuses_options = True
+            return answer
+
+    async def _answer(self, request: httpx2.Request, key: str | None) -> httpx2.Response:
         response = await self._inner.handle_async_request(request)
         try:
             if not 200 <= response.status_code < 300:
@@ -183,9 +195,24 @@ class _CheckedTransport(httpx2.AsyncBaseTransport):
         await self._inner.aclose()
 
 
-async def _refusal(response: httpx2.Response, asked: bytes, key: str | None) -> TransientError | TerminalError:
+class _OptionsRefusedError(Exception):
+    """The endpoint streams, but does not know `stream_options`, by which OpenAI is asked for the usage."""
+
+
+def _without_options(request: httpx2.Request) -> httpx2.Request:
+    asked = json.loads(request.content)
+    asked.pop(_OPTIONS, None)
+    headers = [(name, value) for name, value in request.headers.raw if name.lower() != b"content-length"]
+    content = json.dumps(asked).encode()
+    return httpx2.Request(request.method, request.url, headers=headers, content=content, extensions=request.extensions)
+
+
+async def _refusal(response: httpx2.Response, asked: bytes, key: str | None) -> Exception:
     if response.status_code in (400, 422):  # the endpoint's own words say what is wrong
-        return refused_request(response.status_code, words_of(await _beginning(response), asked, key))
+        words = await _beginning(response)
+        if _OPTIONS.encode() in words and _OPTIONS in json.loads(asked):
+            return _OptionsRefusedError()
+        return refused_request(response.status_code, words_of(words, asked, key))
     return status_fault(response.status_code, response.headers)
 
 
