@@ -27,10 +27,10 @@ from everturn.chat.accept import TurnOptions
 from everturn.chat.api import ANONYMOUS, MAX_MESSAGES, ChatApi, checked_id, message_of, streamed
 from everturn.chat.facts import TurnFacts
 from everturn.chat.live.events import LiveEvent, Position, pause_position
-from everturn.chat.live.streams import Held
 from everturn.contracts.chat import ApprovalDecision
 from everturn.web.callers import Caller, CallerOf
 from everturn.web.problems import Problem, problem_responses
+from everturn.web.requests import Held
 
 
 def add_agui_route(router: APIRouter, api: ChatApi) -> None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from everturn.chat.accept import Acceptance, TurnOptions
 from everturn.chat.facts import Failed, TurnFacts
 from everturn.chat.lists import Lists, TurnFilter
-from everturn.chat.live.streams import EventStream, Held, Streams, asked_position
+from everturn.chat.live.streams import EventStream, Streams, asked_position
 from everturn.chat.metrics import InFlight
 from everturn.chat.turns import Turns
 from everturn.contracts.chat import (
@@ -31,7 +31,7 @@ from everturn.contracts.recording import Recording
 from everturn.settings import Settings
 from everturn.web.callers import CallerOf
 from everturn.web.problems import Problem, problem_responses
-from everturn.web.requests import PathId, Preferences, encoded_id, header_text, preferences_of
+from everturn.web.requests import Held, PathId, Preferences, encoded_id, header_text, preferences_of
 
 EMPTY = "Message text cannot be empty"
 # The user of protocols that need not name one, if nobody signs in.

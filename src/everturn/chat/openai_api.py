@@ -28,13 +28,12 @@ from everturn.chat.accept import TurnOptions
 from everturn.chat.api import ANONYMOUS, MAX_MESSAGES, ChatApi, checked_id, message_of, reply_of
 from everturn.chat.facts import PastEntry, TurnFacts, TurnRun
 from everturn.chat.live.events import LiveEvent
-from everturn.chat.live.streams import Held
 from everturn.contracts.chat import ChatReply, Usage
 from everturn.errors import EverturnError
 from everturn.models.endpoint import model_name
 from everturn.web.callers import Caller, CallerOf
 from everturn.web.problems import Problem
-from everturn.web.requests import encoded_id, header_text
+from everturn.web.requests import Held, encoded_id, header_text
 
 _RESPONSE, _COMPLETION = "resp_", "chatcmpl-"
 _DONE = b"data: [DONE]\n\n"

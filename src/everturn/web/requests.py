@@ -1,4 +1,4 @@
-"""What is read from a request: ids in paths, text in headers, what the client prefers, strict JSON.
+"""What is read from a request, ids in paths, text in headers, what the client prefers, strict JSON; what it holds.
 
 Any id works in a path, percent-encoded, slashes too. Servers decode a path before routing, so an encoded slash would
 split an id and a trailing newline would get lost in the router's pattern. `middleware.EncodedPath` routes on the path
@@ -6,13 +6,14 @@ as it was sent; `PathId` decodes one segment of it.
 """
 
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from typing import Annotated, Any
 from urllib.parse import quote, unquote
 
-from fastapi import Header, Path, Request
+from fastapi import Depends, Header, Path, Request
 from fastapi.routing import APIRoute
 from pydantic import AfterValidator, BaseModel, ValidationError
 from pydantic_core import from_json
@@ -141,3 +142,12 @@ class JsonRoute(APIRoute):
             return await handle(_JsonRequest(request, shape))
 
         return handle_json
+
+
+async def _until_answered() -> AsyncIterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+Held = Annotated[ExitStack, Depends(_until_answered)]
+"""Type of a route's parameter: what it holds is held until the request fails or its whole answer is sent."""

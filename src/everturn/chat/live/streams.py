@@ -3,12 +3,10 @@ so it continues anywhere, after any event, in any process."""
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, aclosing, contextmanager
 from dataclasses import dataclass, field
-from typing import Annotated
 
-from fastapi import Depends
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
@@ -27,15 +25,6 @@ _RETRY_AFTER_S = "2"
 Encode = Callable[[LiveEvent], bytes]
 # What ends a stream where a person has to decide; nothing if that is decided by now.
 Stop = Callable[[], Awaitable[bytes]]
-
-
-async def _until_answered() -> AsyncIterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
-
-
-Held = Annotated[ExitStack, Depends(_until_answered)]
-"""Type of a route's parameter: what it holds is held until the request fails or its whole answer is sent."""
 
 
 @dataclass(eq=False, slots=True)
