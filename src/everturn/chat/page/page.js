@@ -416,6 +416,8 @@ document.addEventListener("keydown", (event) => {
 // ---- writing -------------------------------------------------------------------------------------------------------
 
 async function write(text) {
+  // The dialog can be gone a moment before what it gave is known.
+  while (auth === "jwt" && !(await identified)) await new Promise((resolve) => document.addEventListener("signed-in", resolve, { once: true }));
   if (!(await identified)) return void ($("text").value ||= text);
   const turn = newTurn({ text, session: state.session, user: state.user });
   outbox.add(turn);
