@@ -143,8 +143,8 @@ def app_over(settings: Settings, parts: MemoryParts) -> FastAPI:
     )
 
     def add_routes(router: APIRouter) -> None:
-        add_memory_routes(router, parts.stores)
         add_subscription_routes(router, parts.subscriber)
+        add_memory_routes(router, parts.stores)
 
     return build_app(service, add_routes, lifespan=parts.lifespan)
 
