@@ -95,31 +95,10 @@ async def test_a_turn_whose_place_was_never_written_enters_its_session_and_runs(
             return None
 
         wire.meddle = lose_the_first
-        lost = await system.say("Hi", Prefer="respond-async", Idempotency_Key="k")
+        lost = await system.say("Hi", Prefer="respond-async")
 
         assert lost.status_code == 503
         assert await ended_without_a_look(system) == ["Hi", "hello"]
-
-
-async def test_a_message_without_a_key_that_gets_no_place_is_no_turn(
-    tmp_path: Path, endpoint: ModelEndpoint, clock: ManualClock
-) -> None:
-    """Its workflow has been started, and may come to its first step as the message is taken back."""
-    async with wired(tmp_path, endpoint, clock, max_open_turns_per_user=1) as (system, wire):
-        wire.meddle = lambda request: Response(503) if gives_a_place(request) else None
-        refused = await system.say("Hi")
-        wire.meddle = lambda _: None
-
-        again = await system.say("Hi again")
-
-        listed = (await system.chat.get("/turns", params={"user_id": "ann"})).json()["turns"]
-        assert (refused.status_code, again.status_code) == (503, 200)
-        assert [turn["turn_id"] for turn in listed] == [again.json()["turn_id"]]
-        assert await system.history_of(2) == ["Hi again", again.json()["reply"]]
-
-
-def gives_a_place(request: Request) -> bool:
-    return writes(request, "session:s") and b'"queue":[{' in request.body
 
 
 async def test_of_two_first_messages_at_once_one_waits_and_both_are_answered_in_order(

@@ -161,7 +161,7 @@ class Acceptance:
         claim = _new_claim(user_id, message, options, self._overlap)
         if idempotency_key is None:
             self._limiter.refuse_more()
-            return await self._enter_once(claim.as_run(), await self._seen_for(claim))
+            return await self._enter(claim.as_run(), await self._seen_for(claim), is_new=True)
         key = claim_key(user_id, idempotency_key)
         try:
             # A refused request uses no key up, so what can be refused is refused before the claim.
@@ -176,20 +176,6 @@ class Acceptance:
         if holder.turn_id == claim.turn_id:
             return await self._accept_claimed(key, claim, seen)
         return await self._accept_again(key, holder, claim)
-
-    async def _enter_once(self, run: TurnRun, seen: _Seen) -> TurnFacts:
-        """Enter a message that nobody can repeat: what is refused must not stay behind as an open turn."""
-        try:
-            return await self._enter(run, seen, is_new=True)
-        except TransientError:
-            try:
-                is_refused = await self._queue.withdraw(run)
-            except TransientError as error:
-                log.warning("message_not_withdrawn", extra={"turn_id": run.turn_id, "reason": error.message})
-                is_refused = True
-            if is_refused:
-                raise
-            return await self._journal.get(run.turn_id)
 
     async def _accept_claimed(self, key: str, claim: Claim, seen: _Seen) -> TurnFacts:
         return await self._enter_claimed(key, claim, claim.as_run(), seen, is_new=True)

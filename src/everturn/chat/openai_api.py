@@ -46,7 +46,7 @@ _TYPES = {
 }
 # If a person has to decide: these clients cannot wait for days.
 _ASKING, _DECIDE = "approval_required", "A person has to decide about a call first"
-# These may work if they are sent again: what could not begin was taken back, or has a key to be repeated with.
+# These may work if they are sent again.
 _REPEATABLE = frozenset({429, 503})
 _DOCUMENTED: dict[str, Any] = {
     "description": "The reply, whole or as a stream, in OpenAI's words.",

@@ -5,7 +5,7 @@ runs. What a crash leaves after each of them, and who finishes it:
 
 | crash after | is there | finished by |
 |---|---|---|
-| the claim, or `accepted` | no workflow, no place: nobody heard that it was accepted | a repeat with its key |
+| the claim, or `accepted` | no workflow, no place: nobody heard that it was accepted | a repeated request |
 | the start of the workflow (the queue was empty) | a workflow without a place | its first step: `take_turn` enters it |
 | entering an empty queue | the head, which runs | – |
 | a start that Dapr loses | a head whose workflow never begins | a look, or a repeated request, wakes it |
@@ -21,8 +21,7 @@ Two first messages at once can start two workflows: whose turn is not the head w
 and looks again. A first message of another user is refused when its place is written, as is one with `overlap: reject`
 if a turn is there; its workflow leaves no trace. That it was refused is a fact; then the session is written, as for a
 place, so that nobody enters it afterwards; then its `accepted` is deleted. A crash before that leaves what a repeated
-request refuses. In the same way a message without a key is taken back if it cannot be entered now (`withdraw`): its
-client hears 503, and sends another. One with a key stays, for the repeat.
+request refuses.
 
 A message with `overlap: merge` is taken up here as well: the head writes itself into the places behind it. From then on
 that message cannot be cancelled, and does not run, before the head leaves; in the same write it leaves with those that
@@ -52,6 +51,7 @@ from everturn.chat.session import (
     session_key,
     stored_session,
 )
+from everturn.contracts.chat import Overlap
 from everturn.dapr.client import Save, SidecarClient, Versioned, retry_conflicts
 from everturn.errors import TerminalError
 
@@ -152,7 +152,7 @@ class SessionQueue:
                 # The fact first: whatever reads the session behind this write finds it, however many are refused.
                 await self._journal.refuse(run)
                 await self._save(accepted.session_id, refusing, stored.etag)
-            elif not is_new and await self._journal.is_refused(run):
+            elif not is_new and run.overlap == Overlap.REJECT and await self._journal.is_refused(run):
                 raise busy()
             check_not_busy(refusing, run)
             changed, place = stored.value.appended(run)
@@ -171,18 +171,6 @@ class SessionQueue:
                 if error.kind in _REFUSALS:
                     await self._journal.forget(run)
                 raise
-
-    async def withdraw(self, run: TurnRun) -> bool:
-        """Take a message back that could not be entered; False if it was, or its workflow has entered it: it counts.
-
-        Nobody enters it afterwards: if the answer to its workflow's start was lost, that one finds it refused.
-        """
-        await self._journal.refuse(run)
-        session = await self._change(run, lambda session: session.closed_to(run))
-        if session.place_of(run) is not None or await self._journal.outcome(run) is not None:
-            return False
-        await self._journal.forget(run)
-        return True
 
     async def take_turn(self, run: TurnRun, *, starts_first: bool) -> Standing:
         """Where a run stands whose workflow has started; it enters the queue now if it is in none and has not ended.

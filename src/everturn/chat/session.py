@@ -152,11 +152,7 @@ class Session(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def refusing(self, run: TurnRun) -> "Session":
         """The session with `run` refused, if it does not wait and a turn is there; else unchanged."""
-        return self if self.head is None or run.overlap != Overlap.REJECT else self.closed_to(run)
-
-    def closed_to(self, run: TurnRun) -> "Session":
-        """The session that gives `run` no place, unless it has one."""
-        if run.turn_id in self.refused or self.place_of(run) is not None:
+        if run.turn_id in self.refused or self.head is None or run.overlap != Overlap.REJECT:
             return self
         return msgspec.structs.replace(self, refused=[*self.refused, run.turn_id][-_MOST_REFUSED:])
 

@@ -12,7 +12,7 @@ An entry is written before its turn is started, and before any answer names the 
 | the index | an entry of a turn that was never accepted | lists pass it over, and it soon counts as open no more |
 | the index, of a rerun | an entry of a run that nobody asked for | it soon counts as open no more |
 | both | a turn without a place | as above; without a repeat it counts as open no more after a minute |
-| `accepted` alone | a turn that no client knows of, and that does not run | a repeat with its key enters it first |
+| `accepted` alone | a turn that no client knows of, and that does not run | a repeated request enters it here first |
 
 Nobody writes here when a turn ends: turns that may be open are looked up when there seem to be too many.
 """

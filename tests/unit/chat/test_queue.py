@@ -4,12 +4,11 @@ from collections import Counter
 
 import pytest
 
-from everturn.chat.facts import Accepted, Outcome, TurnRun
+from everturn.chat.facts import Accepted, TurnRun
 from everturn.chat.journal import Journal
 from everturn.chat.legacy import facts_of
-from everturn.chat.queue import SessionQueue, Standing
+from everturn.chat.queue import SessionQueue
 from everturn.chat.words import close_words
-from everturn.contracts.chat import TurnStatus
 from everturn.dapr.client import DaprClient
 from everturn.errors import TerminalError
 
@@ -72,50 +71,6 @@ async def test_what_was_refused_nobody_enters_afterwards(dapr: DaprClient, other
 
     assert refused.value.kind == "busy"
     assert (await ours.queue.read("s", "ann")).value.queue == []
-
-
-@pytest.mark.parametrize("others", [0, 30])
-async def test_what_was_taken_back_nobody_enters_afterwards(dapr: DaprClient, others: int) -> None:
-    """The answer to the start of its workflow was lost, and its first step comes late, at another replica."""
-    ours, other = Replica(dapr), Replica(dapr)
-    lost = run("lost")
-    await ours.journal.accept(lost)
-    seen = await other.queue.read("s", "ann")
-
-    for one in (lost, *(run(f"t{number}") for number in range(others))):
-        assert await ours.queue.withdraw(one)
-
-    with pytest.raises(TerminalError):  # it had looked before
-        await other.queue.enter(lost, seen, is_new=True)
-    assert await other.queue.take_turn(lost, starts_first=True) is Standing.GONE
-    assert await other.journal.find("lost") is None
-    assert (await ours.queue.read("s", "ann")).value.queue == []
-
-
-async def test_what_its_workflow_has_entered_is_not_taken_back(dapr: DaprClient) -> None:
-    ours, other = Replica(dapr), Replica(dapr)
-    lost = run("lost")
-    await ours.journal.accept(lost)
-    await other.queue.take_turn(lost, starts_first=True)
-
-    assert not await ours.queue.withdraw(lost)
-
-    assert await other.journal.find("lost") is not None
-    assert await other.queue.take_turn(lost, starts_first=True) is Standing.HEAD
-
-
-async def test_what_has_ended_is_not_taken_back(dapr: DaprClient) -> None:
-    ours, other = Replica(dapr), Replica(dapr)
-    lost = run("lost")
-    await ours.journal.accept(lost)
-    await other.queue.take_turn(lost, starts_first=True)
-    ended = Outcome(status=TurnStatus.COMPLETED, at=lost.accepted.at, sequence=1)
-    await other.journal.write(lost.key("outcome"), ended)
-    await other.queue.end(lost)
-
-    assert not await ours.queue.withdraw(lost)
-
-    assert await other.journal.find("lost") is not None
 
 
 async def test_of_two_requests_of_one_message_the_second_finds_the_place_of_the_first(dapr: DaprClient) -> None:
