@@ -56,7 +56,7 @@ class KeySet:
             await self._read_again(FRESH_S)
             if self._is_older_than(STALE_S):
                 raise TransientError("the identity provider's keys cannot be read", kind="unreachable")
-        elif self._is_older_than(FRESH_S) and not self._reading.locked():
+        elif self._is_older_than(FRESH_S) and (self._renewal is None or self._renewal.done()):
             # Those that we have still hold: nobody waits for a provider that is slow.
             self._renewal = asyncio.create_task(self._read_again(FRESH_S))
         found = self._find(kid)
