@@ -40,9 +40,11 @@ async def test_a_sidecar_that_takes_no_worker_any_more_is_ended_and_started_agai
     fleet.kill("chat")
     await die_with_turns_to_give_out(fleet)
 
-    await asyncio.to_thread(fleet.restart, "chat")
+    fleet.system.begin("chat")
 
-    assert stuck.exit_code == 0
+    assert await asyncio.to_thread(stuck.wait, PATIENCE_S) == 0
+    # Not before: a sidecar that ends can have a worker for a moment, and its service is ready with that.
+    await asyncio.to_thread(fleet.system.wait_for, "chat")
     async with httpx2.AsyncClient(timeout=PATIENCE_S, trust_env=False) as http:
         assert (await Client(http, Door(fleet, "chat"), "after it").reply("hello"))["reply"]
 

@@ -43,6 +43,10 @@ class Process:
         """How it ended, minus the signal's number if one ended it; None while it runs."""
         return self._popen.poll()
 
+    def wait(self, patience_s: float) -> int:
+        """Return its `exit_code` once it has ended. Raises `subprocess.TimeoutExpired` after `patience_s` seconds."""
+        return self._popen.wait(patience_s)
+
     def stop(self) -> None:
         """End it gently; at once if that takes longer than the command allows."""
         self._signal(signal.SIGTERM)

@@ -25,6 +25,8 @@ _HOST = "127.0.0.1"
 _FIRST_LOOK_S, _LOOK_EVERY_S = 3.0, 1.0
 # A sidecar is stuck if it is asked so many times, with that pause, and never has the worker that has connected to it.
 _REFUSALS, _ASK_EVERY_S = 4, 5.0
+# Seconds in which a sidecar that was asked to end takes no new connection any more.
+_CLOSED_WITHIN_S = 2.0
 
 
 class DaprSidecar:
@@ -110,8 +112,12 @@ class DaprSidecar:
                 await asyncio.sleep(_ASK_EVERY_S)
                 refusals = refusals + 1 if worker.is_connected and await takes_no_worker(self._transport) else 0
             log.error("sidecar_stuck", extra={"advice": "it is ended now: start it again, unless something else does"})
+            stream = worker.stream
             with suppress(TransientError):
                 await self._transport.send(Request("POST", "/v1.0/shutdown"))
+            # It stops its workflow engine at once, and waits with its own end for that of the worker's stream.
+            await asyncio.sleep(_CLOSED_WITHIN_S)
+            stream.cancel()
 
 
 def _advice(port: int) -> str:

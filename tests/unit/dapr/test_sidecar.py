@@ -19,6 +19,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from everturn.dapr.sdk import protocol as pb
 from everturn.dapr.sdk.loggers import tame_sdk_loggers
+from everturn.dapr.sdk.worker import WorkerThread
 from everturn.dapr.sidecar import DaprSidecar
 from everturn.settings import Settings
 
@@ -32,6 +33,7 @@ class TaskHub(stubs.TaskHubSidecarServiceServicer):  # type: ignore[misc]
     items: "queue.Queue[Any]" = field(default_factory=queue.Queue)
     results: "queue.Queue[Any]" = field(default_factory=queue.Queue)
     connected: threading.Event = field(default_factory=threading.Event)
+    left: threading.Event = field(default_factory=threading.Event)
     tokens: list[str | bytes] = field(default_factory=list)
 
     def Hello(self, request: Any, context: Any) -> Empty:  # noqa: ARG002, N802 - the RPC's own
@@ -43,6 +45,7 @@ class TaskHub(stubs.TaskHubSidecarServiceServicer):  # type: ignore[misc]
         context.add_callback(lambda: self.items.put(None))
         while (item := self.items.get()) is not None:
             yield item
+        self.left.set()
 
     def CompleteActivityTask(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802 - the RPC's own
         self.results.put(request)
@@ -151,6 +154,19 @@ async def test_the_worker_shows_the_sidecar_its_token(hub: Hub) -> None:
     await sidecar.stop()
 
     assert set(hub.task_hub.tokens) == {"secret"}
+
+
+async def test_a_worker_leaves_the_stream_it_has_and_opens_another(hub: Hub) -> None:
+    worker = WorkerThread(WorkflowRuntime(host="127.0.0.1", port=str(hub.port)))
+    worker.start()
+    await asyncio.to_thread(hub.task_hub.connected.wait, PATIENCE_S)
+    hub.task_hub.connected.clear()
+
+    worker.stream.cancel()
+
+    assert await asyncio.to_thread(hub.task_hub.left.wait, PATIENCE_S)
+    assert await asyncio.to_thread(hub.task_hub.connected.wait, PATIENCE_S)
+    await worker.stop()
 
 
 async def test_a_service_starts_and_stops_without_its_sidecar(unused_tcp_port: int) -> None:

@@ -10,7 +10,7 @@ import logging
 import threading
 from collections.abc import Awaitable, Callable
 from types import FunctionType, MethodType
-from typing import Any
+from typing import Any, Protocol
 
 from dapr.ext.workflow import WorkflowRuntime
 from dapr.ext.workflow._durabletask.internal.shared import is_async_callable
@@ -85,6 +85,12 @@ async def close_client(client: DaprWorkflowClient) -> None:
     await client._DaprWorkflowClient__obj.aclose()  # noqa: SLF001 - see the package's docstring
 
 
+class Stream(Protocol):
+    """A stream of work. To cancel one that has ended does nothing."""
+
+    def cancel(self) -> bool: ...
+
+
 class WorkerThread:
     """Starts the SDK's worker in a thread, since that blocks until the sidecar is there, and keeps trying."""
 
@@ -97,6 +103,12 @@ class WorkerThread:
     def is_connected(self) -> bool:
         """Whether the worker's stream to the sidecar is open."""
         return bool(self._worker._WorkflowRuntime__worker.is_worker_ready())  # noqa: SLF001 - see the docstring
+
+    @property
+    def stream(self) -> Stream:
+        """The stream on which the worker gets its work now; it opens another if that is cancelled."""
+        stream: Stream = self._worker._WorkflowRuntime__worker._response_stream  # noqa: SLF001 - see the docstring
+        return stream
 
     def start(self) -> None:
         self._thread.start()
