@@ -11,7 +11,7 @@ from random import Random
 
 import apsw
 
-from everturn.dapr.wire import HttpTransport
+from everturn.dapr.http_transport import HttpTransport
 from everturn.errors import TransientError
 from everturn.testing.model_answers import Answer, completion
 from everturn.testing.model_endpoint import ModelEndpoint, ModelRequest

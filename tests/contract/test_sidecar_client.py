@@ -7,7 +7,8 @@ from urllib.parse import unquote
 import pytest
 
 from everturn.dapr.client import DaprClient, Save, SidecarClient, Versioned
-from everturn.dapr.wire import HttpTransport, Request, Response, Transport
+from everturn.dapr.http_transport import HttpTransport
+from everturn.dapr.wire import Request, Response, Transport
 from everturn.errors import ConflictError, TerminalError, TransientError
 from everturn.runtime.blocks import BuildingBlocks
 from everturn.runtime.database.database import Database

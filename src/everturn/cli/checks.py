@@ -20,7 +20,7 @@ from everturn.cli.banner import address
 from everturn.cli.process import listen, who_may_call
 from everturn.contracts.events import CHAT_APP_ID, MEMORY_APP_ID
 from everturn.dapr.client import DaprClient
-from everturn.dapr.wire import HttpTransport
+from everturn.dapr.http_transport import HttpTransport
 from everturn.errors import EverturnError, SettingError
 from everturn.models.endpoint import Endpoint, endpoint_of
 from everturn.models.faults import status_fault

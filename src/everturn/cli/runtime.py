@@ -38,8 +38,9 @@ from everturn.cli.process import (
     stop_signal,
 )
 from everturn.contracts.events import CHAT_APP_ID, MEMORY_APP_ID
+from everturn.dapr.http_transport import HttpTransport
 from everturn.dapr.origins import AllowedPages
-from everturn.dapr.wire import HttpTransport, Transport
+from everturn.dapr.wire import Transport
 from everturn.errors import SettingError, StartError
 from everturn.runtime.clock import SystemClock
 from everturn.runtime.database.database import DATABASE_FILE

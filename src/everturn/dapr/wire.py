@@ -1,6 +1,6 @@
 """A request to a sidecar's HTTP API and its response: the seam that both runtimes share. `AsgiTransport` carries one to
-an app in the same loop, without a socket (https://asgi.readthedocs.io/en/latest/specs/www.html), `HttpTransport` over a
-socket: to a sidecar, or from a runtime to its app. `decode` reads their JSON.
+an app in the same loop, without a socket (https://asgi.readthedocs.io/en/latest/specs/www.html); `http_transport` has
+sockets. `decode` reads their JSON.
 
 Paths are as on the wire: percent-encoded, with their query.
 """
@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 from urllib.parse import unquote
 
-import httpx2
 import msgspec
 
 from everturn.errors import TransientError
@@ -59,9 +58,6 @@ log = logging.getLogger(__name__)
 
 _VERSIONS = {"version": "3.0", "spec_version": "2.4"}
 _HOST = (b"host", b"localhost")
-# Longer than any step's own time limit, which is what really bounds a call.
-_TIMEOUT_S = 300.0
-_OF_THE_TRANSFER = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 
 
 class AsgiTransport:
@@ -156,40 +152,6 @@ def _scope(request: Request) -> MutableMapping[str, Any]:
         "extensions": {},
         "state": {},
     }
-
-
-class HttpTransport:
-    """A `Transport` to `base_url` over one pool of kept-alive connections; `missing` is said if nobody is there."""
-
-    def __init__(self, base_url: str, *, headers: dict[str, str] | None = None, missing: str | None = None) -> None:
-        self._missing = missing or f"cannot reach {base_url}"
-        self._client = httpx2.AsyncClient(
-            base_url=base_url,
-            headers=headers,
-            timeout=_TIMEOUT_S,
-            trust_env=False,  # a sidecar is never behind a proxy
-            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64),
-        )
-
-    async def send(self, request: Request) -> Response:
-        try:
-            response = await self._client.request(
-                request.method, request.target, headers=dict(request.headers), content=request.body
-            )
-        except httpx2.TimeoutException as error:
-            raise TransientError(f"no answer from {self._client.base_url} in time", kind="timeout") from error
-        except httpx2.TransportError as error:
-            raise TransientError(self._missing, kind="unreachable") from error
-        return whole_response(response)
-
-    async def close(self) -> None:
-        await self._client.aclose()
-
-
-def whole_response(response: httpx2.Response) -> Response:
-    """`response` with its decoded body, without the headers that were of the transfer alone."""
-    headers = {name: value for name, value in response.headers.items() if name not in _OF_THE_TRANSFER}
-    return Response(response.status_code, headers, response.content)
 
 
 T = TypeVar("T")

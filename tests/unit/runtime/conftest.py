@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import uvicorn
 
-from everturn.dapr.wire import HttpTransport, Request, Response, Transport
+from everturn.dapr.http_transport import HttpTransport
+from everturn.dapr.wire import Request, Response, Transport
 from everturn.errors import TransientError
 from everturn.runtime.blocks import BuildingBlocks
 from everturn.runtime.database.database import Database
@@ -143,6 +144,7 @@ async def served(front: HttpFront, **headers: str) -> AsyncIterator[HttpTranspor
     config = uvicorn.Config(as_asgi(front), port=0, log_config=None, lifespan="off")
     server = uvicorn.Server(config)
     socket = config.bind_socket()
+    socket.listen()
     task = asyncio.create_task(server.serve([socket]))
     port = socket.getsockname()[1]
     transport = HttpTransport(f"http://127.0.0.1:{port}", headers=headers)

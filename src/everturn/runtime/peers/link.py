@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, unquote
 
-import httpx2
-
-from everturn.dapr.wire import AsgiApp, Request, Response, whole_response
+from everturn.dapr.http_transport import HttpTransport
+from everturn.dapr.wire import AsgiApp, Request, Response
 from everturn.errors import TransientError
 from everturn.runtime.blocks import BuildingBlocks
 from everturn.runtime.http.asgi import as_asgi
@@ -31,8 +31,6 @@ _NO_ANSWER = "everturn-no-answer"
 _TIMEOUT_S = 300.0
 # A work item has its whole history with it; how much of that its worker can take, the worker's own runtime says.
 _MAX_BODY_BYTES = 64 * 1024 * 1024
-# How much is under way at once is decided where it begins.
-_NO_LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=20)
 
 
 def inbox_route(pubsub: str, topic: str) -> str:
@@ -51,41 +49,35 @@ class PeerTransport:
         self._timeout_s = timeout_s
         self._prefix = _INVOKE if to_app else ""
         self._socket: str | None = None
-        self._client: httpx2.AsyncClient | None = None
+        self._transport: HttpTransport | None = None
 
     async def send(self, request: Request) -> Response:
-        client = await self._connected()
-        try:
-            response = await client.request(
-                request.method,
-                self._prefix + request.target,
-                headers={name: value for name, value in request.headers.items() if name != "content-length"},
-                content=request.body,
-            )
-        except httpx2.TimeoutException as error:
-            raise TransientError("no answer from the app's runtime in time", kind="timeout") from error
-        except httpx2.TransportError as error:
-            raise TransientError("cannot reach the app's runtime", kind="unreachable") from error
+        transport = await self._connected()
+        response = await transport.send(replace(request, target=self._prefix + request.target))
         if _NO_ANSWER in response.headers:
             raise TransientError("the app's runtime cannot reach it", kind=response.headers[_NO_ANSWER])
-        return whole_response(response)
+        return response
 
     async def close(self) -> None:
-        if self._client is not None:
-            await self._client.aclose()
-            self._client = None
+        if self._transport is not None:
+            await self._transport.close()
+            self._transport = None
 
-    async def _connected(self) -> httpx2.AsyncClient:
+    async def _connected(self) -> HttpTransport:
         peer = self._find()
         if peer is None or peer.socket is None:
             raise TransientError("the app's runtime is not running", kind="unreachable")
-        if self._client is None or self._socket != peer.socket:
+        if self._transport is None or self._socket != peer.socket:
             await self.close()
-            transport = httpx2.AsyncHTTPTransport(uds=peer.socket, trust_env=False, limits=_NO_LIMITS)
             # A loopback name: the app behind a peer refuses any other (DNS rebinding).
-            self._client = httpx2.AsyncClient(transport=transport, base_url="http://localhost", timeout=self._timeout_s)
+            self._transport = HttpTransport(
+                "http://localhost",
+                missing="cannot reach the app's runtime",
+                socket=peer.socket,
+                timeout_s=self._timeout_s,
+            )
             self._socket = peer.socket
-        return self._client
+        return self._transport
 
 
 def peer_api(app_id: str, blocks: BuildingBlocks, engine: WorkflowEngine) -> AsgiApp:

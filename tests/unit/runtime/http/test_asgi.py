@@ -7,7 +7,8 @@ import socket
 import pytest
 
 from everturn.cli.process import WebServer
-from everturn.dapr.wire import HttpTransport, Request, Response
+from everturn.dapr.http_transport import HttpTransport
+from everturn.dapr.wire import Request, Response
 from everturn.runtime.http.asgi import as_asgi
 from tests.unit.runtime.conftest import (
     PATIENCE_S,

@@ -1,0 +1,95 @@
+"""`HttpTransport`: requests over sockets, from a service to its sidecar, from a runtime to its app or to another."""
+
+# Annotations in quotes: a process that opens no such transport never loads it (`everturn.cli.lean_start`).
+import aiohttp
+from yarl import URL
+
+from everturn.dapr.wire import Request, Response
+from everturn.errors import TransientError
+
+# Longer than any step's own time limit, which is what really bounds a call.
+_TIMEOUT_S = 300.0
+# Less than the 5 s after which uvicorn closes an idle connection (`timeout_keep_alive`): a request on one that is being
+# closed would be lost.
+_KEEP_ALIVE_S = 4.0
+# Of one header that comes back, in bytes.
+_MAX_HEADER = 64 * 1024
+# Nothing is added to a request that it did not have: what comes back is to be in the encoding that was asked for.
+_NOT_ADDED = ("accept-encoding", "content-type", "user-agent")
+# Of the transfer alone.
+_LENGTHS = frozenset({"content-length", "transfer-encoding"})
+
+
+class HttpTransport:
+    """A `Transport` to `base_url` over one pool of kept-alive connections.
+
+    `headers` go with each request; `missing` is said if nobody is there. `socket`: path of a Unix socket that leads
+    there. `timeout_s`: how long to wait for a connection, and for the next bytes; None for as long as it takes.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        headers: dict[str, str] | None = None,
+        missing: str | None = None,
+        socket: str | None = None,
+        timeout_s: float | None = _TIMEOUT_S,
+    ) -> None:
+        self._base_url = base_url
+        self._headers = headers
+        self._missing = missing or f"cannot reach {base_url}"
+        self._socket = socket
+        self._timeout = aiohttp.ClientTimeout(sock_connect=timeout_s, sock_read=timeout_s)
+        self._session: aiohttp.ClientSession | None = None
+        self._is_closed = False
+
+    async def send(self, request: Request) -> Response:
+        if self._is_closed:
+            raise TransientError(self._missing, kind="unreachable")
+        self._session = self._session or self._connect()
+        try:
+            async with self._session.request(
+                request.method,
+                URL(self._base_url + request.target, encoded=True),
+                headers={name: value for name, value in request.headers.items() if name not in _LENGTHS},
+                data=request.body or None,
+                allow_redirects=False,
+            ) as response:
+                return Response(response.status, _joined(response), await response.read())
+        except TimeoutError as error:
+            raise TransientError(f"no answer from {self._socket or self._base_url} in time", kind="timeout") from error
+        except aiohttp.ClientError as error:
+            raise TransientError(self._missing, kind="unreachable") from error
+
+    async def close(self) -> None:
+        self._is_closed = True
+        if self._session is not None:
+            await self._session.close()
+
+    def _connect(self) -> "aiohttp.ClientSession":
+        connector = (
+            aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S)
+            if self._socket is None
+            else aiohttp.UnixConnector(self._socket, limit=0, keepalive_timeout=_KEEP_ALIVE_S)
+        )
+        return aiohttp.ClientSession(
+            connector=connector,
+            headers=self._headers,
+            skip_auto_headers=_NOT_ADDED,
+            timeout=self._timeout,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            max_line_size=_MAX_HEADER,
+            max_field_size=_MAX_HEADER,
+        )
+
+
+def _joined(response: "aiohttp.ClientResponse") -> dict[str, str]:
+    """The headers, without those of the transfer alone. Repeated fields are one list (RFC 9110 section 5.3)."""
+    joined: dict[str, str] = {}
+    for name, value in response.headers.items():
+        lower = name.lower()
+        if lower not in _LENGTHS:
+            joined[lower] = f"{joined[lower]}, {value}" if lower in joined else value
+    return joined

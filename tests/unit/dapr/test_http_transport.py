@@ -1,0 +1,132 @@
+"""Requests over real sockets, and what comes back."""
+
+import asyncio
+import contextlib
+import gzip
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from everturn.dapr.http_transport import HttpTransport
+from everturn.dapr.wire import Request
+from everturn.errors import TransientError
+
+PLAIN = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+
+
+@dataclass
+class Peer:
+    """Answers each request with `answer`, and keeps its head; with no answer it stays silent."""
+
+    answer: bytes | None = PLAIN
+    heads: list[list[str]] = field(default_factory=list)
+
+    async def meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                self.heads.append(head.decode().splitlines()[:-1])
+                if self.answer is not None:
+                    writer.write(self.answer)
+
+
+@pytest.fixture
+def peer() -> Peer:
+    return Peer()
+
+
+@pytest.fixture
+async def url(peer: Peer) -> AsyncIterator[str]:
+    server = await asyncio.start_server(peer.meet, "127.0.0.1", 0)
+    yield "http://{}:{}".format(*server.sockets[0].getsockname())
+    server.close()
+
+
+@pytest.fixture
+async def transport(url: str) -> AsyncIterator[HttpTransport]:
+    transport = HttpTransport(url, headers={"dapr-api-token": "secret"})
+    yield transport
+    await transport.close()
+
+
+async def test_a_request_goes_out_as_it_is(peer: Peer, transport: HttpTransport) -> None:
+    await transport.send(Request("GET", "/v1.0/state/store/a%2Fb%7E?x=%31", {"x-mine": "1"}))
+
+    [[start, *headers]] = peer.heads
+    assert start == "GET /v1.0/state/store/a%2Fb%7E?x=%31 HTTP/1.1"
+    names = {header.partition(":")[0].lower() for header in headers}
+    assert names == {"host", "accept", "dapr-api-token", "x-mine"}
+
+
+async def test_the_length_of_a_body_is_its_own(peer: Peer, transport: HttpTransport) -> None:
+    await transport.send(Request("POST", "/", {"content-length": "7"}, b"four"))
+    await transport.send(Request("POST", "/"))
+
+    lengths = [[line for line in head if line.lower().startswith("content-length")] for head in peer.heads]
+    assert [[line.split()[-1] for line in each] for each in lengths] == [["4"], ["0"]]
+
+
+async def test_an_answer_comes_back_in_the_encoding_that_was_asked_for(peer: Peer, transport: HttpTransport) -> None:
+    packed = gzip.compress(b"hello")
+    head = f"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: {len(packed)}\r\n\r\n"
+    peer.answer = head.encode() + packed
+
+    response = await transport.send(Request("GET", "/", {"accept-encoding": "gzip"}))
+
+    assert (response.body, dict(response.headers)) == (packed, {"content-encoding": "gzip"})
+
+
+async def test_repeated_headers_are_one_list_and_redirects_an_answer(peer: Peer, transport: HttpTransport) -> None:
+    peer.answer = b"HTTP/1.1 307 T\r\nLocation: /b\r\nX-A: 1\r\nx-a: 2\r\ncontent-length: 0\r\n\r\n"
+
+    response = await transport.send(Request("GET", "/"))
+
+    assert (response.status, dict(response.headers)) == (307, {"location": "/b", "x-a": "1, 2"})
+    assert len(peer.heads) == 1
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nok", b"no HTTP\r\n\r\n", b""])
+async def test_half_an_answer_is_a_transient_fault(url: str, answer: bytes) -> None:
+    async def break_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+
+    async with await asyncio.start_server(break_off, "127.0.0.1", 0) as server:
+        transport = HttpTransport("http://{}:{}".format(*server.sockets[0].getsockname()), missing="nobody is there")
+        with pytest.raises(TransientError, match="nobody is there") as raised:
+            await transport.send(Request("POST", "/", body=b"x"))
+        await transport.close()
+
+    assert raised.value.kind == "unreachable"
+
+
+async def test_silence_is_a_timeout(peer: Peer, url: str) -> None:
+    peer.answer = None
+    transport = HttpTransport(url, timeout_s=0.05)
+
+    with pytest.raises(TransientError, match="in time") as raised:
+        await transport.send(Request("GET", "/"))
+
+    await transport.close()
+    assert raised.value.kind == "timeout"
+
+
+async def test_a_socket_of_the_machine_leads_there_too(peer: Peer, tmp_path: Path) -> None:
+    path = str(tmp_path / "peer.sock")
+    async with await asyncio.start_unix_server(peer.meet, path):
+        transport = HttpTransport("http://localhost", socket=path)
+        response = await transport.send(Request("GET", "/x"))
+        await transport.close()
+
+    assert (response.status, response.body) == (200, b"ok")
+    assert "Host: localhost" in peer.heads[0]
+
+
+async def test_a_closed_transport_reaches_nobody(transport: HttpTransport) -> None:
+    await transport.send(Request("GET", "/"))
+    await transport.close()
+
+    with pytest.raises(TransientError):
+        await transport.send(Request("GET", "/"))
