@@ -26,7 +26,9 @@ _PATHS = {"bare workflow": "/bench/bare", "floor": "/bench/floor", "turn": "/cha
 _PIECES = {1: 5, 16: 3, 64: 3}
 _WARM_UP_S = 2
 _SHORTEST_S = 1  # of a load by wrk
-_SESSIONS = 512
+# For each request that is sent at once: a session has several turns in a piece, as in use, and none waits for another.
+_SESSIONS_EACH = 4
+_WARM_UP_WIDTH = 4
 # Issue 5: of the turn on real Dapr over the floor on it, one at a time.
 _MOST_OVER_FLOOR = 1.3
 
@@ -95,7 +97,7 @@ def _measure(seconds: float) -> Cells:
         ]
         for system in systems:
             for path in _PATHS.values():
-                post_chat(system.chat_url, connections=4, seconds=_WARM_UP_S, sessions=_SESSIONS, path=path)
+                _post(system, _WARM_UP_WIDTH, _WARM_UP_S, path)
         for piece in range(max(_PIECES.values())):
             for width in (width for width, pieces in _PIECES.items() if piece < pieces):
                 for system in systems:
@@ -108,13 +110,18 @@ def _load(cell: Cell, system: Running, kind: str, width: int, seconds: float) ->
     system.settle()
     before = system.cpu_s()
     length = max(_SHORTEST_S, round(seconds))
-    load = post_chat(system.chat_url, connections=width, seconds=length, sessions=_SESSIONS, path=_PATHS[kind])
+    load = _post(system, width, length, _PATHS[kind])
     after = system.cpu_s()
     if not load.requests:
         cell.unanswered += 1
         return
     cell.loads.append(load)
     cell.cpu_ms.append({name: (after[name] - before[name]) * 1e3 / load.requests for name in after})
+
+
+def _post(system: Running, width: int, seconds: float, path: str) -> Load:
+    sessions = width * _SESSIONS_EACH
+    return post_chat(system.chat_url, connections=width, seconds=seconds, sessions=sessions, path=path)
 
 
 def _figures(cells: Cells) -> list[Figure]:
