@@ -140,13 +140,14 @@ async def running(
     *,
     gate: Gate | None = None,
     to_memory: Callable[[Transport], Transport] = lambda transport: transport,
+    memory_sidecar: Callable[[Sidecar], Sidecar] = lambda sidecar: sidecar,
     with_faults: bool = True,
     **given: Any,
 ) -> AsyncIterator[System]:
     """A system over `data_dir`, with `gate` between the chat service and its sidecar; `given` are settings.
 
-    `to_memory` wraps the runtime's way to the memory service; without `with_faults` there are no switches, as in
-    production.
+    `to_memory` wraps the runtime's way to the memory service, `memory_sidecar` what that has of the runtime; without
+    `with_faults` there are no switches, as in production.
     """
     settings = Settings(
         _env_file=None,
@@ -156,7 +157,9 @@ async def running(
         **given,
     )
     faults = compose.Faults()
-    wiring = compose.Wiring(clock=clock, faults=faults if with_faults else None, to_memory=to_memory)
+    wiring = compose.Wiring(
+        clock=clock, faults=faults if with_faults else None, to_memory=to_memory, memory_sidecar=memory_sidecar
+    )
     if gate is not None:
         wiring = replace(wiring, chat_sidecar=gate.before)
     async with AsyncExitStack() as stack:

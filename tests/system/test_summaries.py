@@ -1,8 +1,36 @@
 """When a summary is made: once a session is quiet, or has many new turns."""
 
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
-from tests.system.conftest import System
+from everturn.dapr.workflows import Sidecar
+from everturn.testing.clock import ManualClock
+from everturn.testing.model_endpoint import ModelEndpoint
+from tests.system.conftest import System, running
+
+
+class CountedStarts:
+    """The workflow client of a sidecar, and how often it starts a workflow."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self.count = 0
+
+    async def schedule_new_workflow(self, *arguments: Any, **options: Any) -> str:
+        self.count += 1
+        return str(await self._inner.schedule_new_workflow(*arguments, **options))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+class CountingSidecar:
+    def __init__(self, inner: Sidecar) -> None:
+        self._inner = inner
+        self.workflows: Any = CountedStarts(inner.workflows)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
 
 
 async def test_a_summary_waits_until_its_session_is_quiet(system: System) -> None:
@@ -41,6 +69,31 @@ async def test_after_a_summary_the_next_one_waits_for_quiet_again(system: System
         await _stored(system, 2 * summaries, alarm_s=30.0)
         system.clock.advance(30.0)
         await _summarised(system, summaries)
+
+
+async def test_a_summary_is_started_once_for_all_turns_that_it_waits_for(
+    tmp_path: Path, endpoint: ModelEndpoint, clock: ManualClock
+) -> None:
+    sidecars: list[CountingSidecar] = []
+
+    def counting(inner: Sidecar) -> Sidecar:
+        sidecars.append(CountingSidecar(inner))
+        return cast(Sidecar, sidecars[0])
+
+    async with running(tmp_path, endpoint, clock, memory_sidecar=counting) as system:
+        for number in (1, 2, 3):
+            await system.say("hello")
+            await _stored(system, 2 * number, alarm_s=30.0)
+        assert sidecars[0].workflows.count == 1
+
+        system.clock.advance(30.0)
+        await _stored(system, 6, alarm_s=30.0)
+        system.clock.advance(30.0)
+        await _summarised(system, 1)
+        await system.say("hello")
+        await _stored(system, 8, alarm_s=30.0)
+
+    assert sidecars[0].workflows.count == 2
 
 
 async def _stored(system: System, entries: int, alarm_s: float) -> None:

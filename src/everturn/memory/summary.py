@@ -36,6 +36,8 @@ REFRESH_SUMMARY = "refresh_summary"
 ENOUGH = "enough"
 """The event for a workflow whose session has so many new turns that it need not be quiet first."""
 
+# Sessions.
+_MOST_REMEMBERED = 4096
 _FIRST_RETRY_S = 5.0
 _MAX_DELAY_S = 300.0
 # Turns of one model call: what came in a burst, or while the model was away, piece by piece.
@@ -116,6 +118,8 @@ class Summaries:
         self._conversations = conversations
         self._quiet_s = quiet_s
         self._enough = enough
+        # The instance that was started last, by session: an instance looks for turns until its number is another one.
+        self._started: dict[str, str] = {}
 
     async def ensure(self, session_id: str, conversation: Conversation) -> None:
         """Make sure that all turns of a conversation get into the summary: durable when this returns. Idempotent."""
@@ -130,10 +134,19 @@ class Summaries:
         session_hash = hashlib.sha256(session_id.encode()).hexdigest()[:32]
         instance_id = f"summary-{session_hash}-{conversation.summarised}"
         workflows = Workflows(self._sidecar.workflows)
-        is_new = await workflows.start(SUMMARY_WORKFLOW, instance_id, given.model_dump())
+        is_new = self._started.get(session_id) != instance_id and await workflows.start(
+            SUMMARY_WORKFLOW, instance_id, given.model_dump()
+        )
+        self._remember(session_id, instance_id)
         # An event that is lost costs the rest of the quiet time: the workflow counts for itself then.
         if not is_new and conversation.new_turns == self._enough:
             await workflows.raise_event(instance_id, ENOUGH)
+
+    def _remember(self, session_id: str, instance_id: str) -> None:
+        self._started.pop(session_id, None)
+        self._started[session_id] = instance_id
+        if len(self._started) > _MOST_REMEMBERED:
+            del self._started[next(iter(self._started))]
 
     async def ensure_next(self, session_id: str) -> None:
         """As `ensure`, for the conversation as it is now."""
