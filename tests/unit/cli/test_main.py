@@ -1,5 +1,8 @@
 """The command line: help that suffices, one line a refusal, exit codes that scripts can use."""
 
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,6 +40,16 @@ def test_help_names_the_ports_of_the_settings_and_is_there_with_wrong_ones(
     assert main(["--help"]) == 0
 
     assert says in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_program_that_is_ended_while_it_loads_says_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    # What is imported from the folder before the real one: it ends the program at that moment.
+    (tmp_path / "typer.py").write_text(f"import os\nos.kill(os.getpid(), {int(number)})\n", "utf-8")
+
+    ended = subprocess.run([sys.executable, "-m", "everturn.cli", "up"], capture_output=True, check=False)
+
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"", b"")
 
 
 def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
