@@ -109,6 +109,29 @@ async def test_a_turn_survives_the_kill_of_each_process(apart: Apart, client: Cl
     await client.until(is_stored)
 
 
+async def test_a_runtime_whose_port_is_taken_says_so_and_does_not_wait_for_workflows(
+    apart: Apart, client: Client
+) -> None:
+    apart.machine.settings.update(HOLD_IN_FETCH)
+    runtime, chat = await apart.runtime(), await apart.chat()
+    await client.say("Hello", headers={"Prefer": "respond-async"})
+    await chat.kill()
+    await runtime.kill()
+    # Longer than `first` waits for a line.
+    apart.machine.settings["EVERTURN_SHUTDOWN_S"] = "600"
+
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", apart.grpc_port + 1))
+        other.listen()
+        ports = ("--dapr-http-port", str(apart.http_port), "--dapr-grpc-port", str(apart.grpc_port))
+        second = await apart.machine.run("runtime", *ports)
+        said = await second.err.first(lambda line: line.startswith("everturn: "))
+
+    assert f"port {apart.grpc_port + 1} is taken or not allowed" in said
+    assert "--dapr-grpc-port" in said
+
+
 async def test_each_command_ends_with_0_at_sigterm(apart: Apart) -> None:
     runtime, chat, memory = await apart.runtime(), await apart.chat(), await apart.memory()
 

@@ -153,10 +153,11 @@ async def _run(settings: Settings, command: RuntimeCommand, apps: Sequence[_App]
         listeners = 2 * len(apps) + (command.metrics_port is not None)
         options, peers = _options(settings, command, listeners), _peers(settings, command)
         runtime = await EmbeddedRuntime.open(_folder(settings, command), options=options, peers=peers)
-        stack.push_async_callback(lambda: runtime.stop(deadline.left_s()))
+        sidecars: list[_Listening] = []
+        stack.push_async_callback(lambda: runtime.stop(_left_s(deadline, sidecars)))
         registry = CollectorRegistry()
         protocol = _serve_metrics(command, registry, stack, deadline, listeners)
-        sidecars = [await _serve(runtime, app, stack, deadline, protocol()) for app in apps]
+        sidecars.extend([await _serve(runtime, app, stack, deadline, protocol()) for app in apps])
         grpc_connections(registry, lambda: sum(sidecar.app.grpc.open_connections() for sidecar in sidecars))
         await runtime.start()
         if peers is not None:
@@ -180,11 +181,15 @@ async def _run(settings: Settings, command: RuntimeCommand, apps: Sequence[_App]
         asyncio.get_running_loop().call_later(settings.shutdown_s, force_exit)
         if process is not None:
             await process.stop(deadline.left_s() * _SHARE_OF_APP)  # while it can still finish what it is doing
-        connected = any(sidecar.app.worker.connected for sidecar in sidecars)
-        await runtime.stop(deadline.left_s() if connected else 0)
+        await runtime.stop(_left_s(deadline, sidecars))
     stopping.cancel()
     log.info("stopped")
     return exit_code
+
+
+def _left_s(deadline: Deadline, sidecars: Sequence[_Listening]) -> float:
+    """Seconds for what is under way. Without a worker nothing is: a start that is refused is not to wait."""
+    return deadline.left_s() if any(sidecar.app.worker.connected for sidecar in sidecars) else 0.0
 
 
 async def _serve(
@@ -199,7 +204,11 @@ async def _serve(
     if channel is not None:
         stack.push_async_callback(channel.close)
     served = runtime.serve_app(app.app_id, channel)
-    grpc_port = await served.grpc.start(_HOST, app.grpc_port)
+    try:
+        grpc_port = await served.grpc.start(_HOST, app.grpc_port)
+    except StartError as error:
+        advice = "stop the program that uses it, or set --dapr-grpc-port to another port"
+        raise StartError(f"{error.message}: {advice}") from error
     http_port = int(listener.getsockname()[1])
     sidecar = _Listening(served, app.port, WebServer(served.http, listener, protocol), http_port, grpc_port)
     stack.push_async_callback(lambda: sidecar.stop(min(_GOODBYE_S, deadline.left_s())))

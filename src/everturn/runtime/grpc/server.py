@@ -98,7 +98,7 @@ class GrpcServer:
         try:
             bound: int = self._server.add_insecure_port(f"{host}:{port}")
         except RuntimeError as error:
-            raise StartError(f"cannot listen on {host!r}, port {port}: it is taken or not allowed") from error
+            raise StartError(f"port {port} is taken or not allowed") from error
         await self._server.start()
         self._port = bound
         return bound
