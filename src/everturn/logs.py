@@ -62,6 +62,7 @@ def configure(json: bool | None = None, *, stream: TextIO | None = None) -> None
         library.propagate = True
         library.setLevel(logging.WARNING)
     logging.getLogger("uvicorn.access").disabled = True
+    logging.getLogger("dotenv").setLevel(logging.ERROR)  # a wrong line of .env is ours to say: `setting_warnings`
 
 
 def set_level(level: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from pydantic import (
     AliasChoices,
     BeforeValidator,
@@ -336,12 +337,15 @@ def unknown_settings() -> dict[str, str | None]:
 def setting_warnings() -> list[tuple[str, str]]:
     """What may be wrong and keeps no process from starting: the name of its event, and what to do.
 
-    That is each of `unknown_settings`, and a file `.env` whose keys every user can read.
+    That is each of `unknown_settings`, a line of the file `.env` that is none, and such a file whose keys every user
+    can read.
     """
     found = []
     for name, near in unknown_settings().items():
         advice = f": did you mean {near}?" if near else "; it is ignored"
         found.append(("setting_unknown", f"{name} is no setting{advice}"))
+    advice = f"line {{}} of {_ENV_FILE} is not a name and a value; it is ignored"
+    found += [("env_file_line", advice.format(line)) for line in _wrong_lines()]
     if keys := _keys_open_to_all():
         advice = f"every user of this machine can read {', '.join(keys)} in {_ENV_FILE}: chmod 600 {_ENV_FILE}"
         found.append(("env_file_open", advice))
@@ -352,6 +356,16 @@ def warn_of_settings() -> None:
     """Log each of `setting_warnings`."""
     for event, advice in setting_warnings():
         log.warning(event, extra={"advice": advice})
+
+
+def _wrong_lines() -> list[int]:
+    file = Path(_ENV_FILE)
+    if not file.is_file():
+        return []
+    with file.open(encoding="utf-8") as text:
+        found = [(part.original.line, part.original.string) for part in parse_stream(text) if part.error]
+    # Blank lines before it are part of it.
+    return [line + string[: -len(string.lstrip())].count("\n") for line, string in found]
 
 
 def _keys_open_to_all() -> list[str]:
@@ -373,7 +387,8 @@ def _is_http_url(value: str) -> bool:
 
 def _sentence(fault: object) -> str:
     assert isinstance(fault, dict)
-    message = str(fault["msg"]).removeprefix("Value error, ")
+    message = str(fault["msg"]).removeprefix("Value error, ").partition(", unable to parse")[0]
+    message = message.replace("Input should be", "must be")
     if not fault["loc"]:
         return message
     name = str(fault["loc"][0])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from everturn import logs
 from everturn.errors import SettingError
 from everturn.settings import Settings, load_settings, unknown_settings, warn_of_settings
 
@@ -209,6 +210,33 @@ def test_a_wrong_name_in_the_file_is_found_as_well(empty_folder: Path) -> None:
     (empty_folder / ".env").write_text("EVERTURN_HOTS=0.0.0.0\nEVERTURN_HOST=127.0.0.1\n")
 
     assert unknown_settings() == {"EVERTURN_HOTS": "EVERTURN_HOST"}
+
+
+def test_a_line_of_the_file_that_is_no_setting_is_warned_of_once(
+    empty_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (empty_folder / ".env").write_text("EVERTURN_HOST=localhost\n\nswordfish is no setting\n")
+    (empty_folder / ".env").chmod(0o600)
+    logs.configure(json=False)
+
+    load_settings()
+    warn_of_settings()
+
+    said = capsys.readouterr().err
+    assert "advice=line 3 of .env is not a name and a value; it is ignored" in said
+    assert said.count("\n") == 1
+    assert "swordfish" not in said
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("abc", "EVERTURN_CHAT_PORT: must be a valid integer (it is 'abc')"),
+        ("99999", "EVERTURN_CHAT_PORT: must be less than or equal to 65535 (it is '99999')"),
+    ],
+)
+def test_a_wrong_number_is_said_in_plain_words(monkeypatch: pytest.MonkeyPatch, value: str, says: str) -> None:
+    assert refusal(monkeypatch, EVERTURN_CHAT_PORT=value) == says
 
 
 def test_names_of_other_programs_are_not_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
