@@ -101,10 +101,12 @@ def _port(text: str) -> int:
     return int(text)
 
 
-Url = Annotated[str | None, typer.Option(help="Address of the chat service (default: from the settings).")]
+Url = Annotated[
+    str | None, typer.Option(metavar="URL", help="Address of the chat service (default: from the settings).")
+]
 TurnId = Annotated[str, typer.Argument(metavar="TURN_ID")]
 CallId = Annotated[str, typer.Argument(metavar="CALL_ID")]
-Reason = Annotated[str | None, typer.Option(help="What the model reads.")]
+Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="What the model reads.")]
 AppId = Annotated[
     str | None, typer.Option(parser=_app_id, metavar="ID", help="The app; without it, both services of this project.")
 ]
@@ -171,7 +173,7 @@ def up(
             "--resources-path",
             "-d",
             metavar="FOLDER",
-            help="Dapr's component files (default: the folder components, if there is one; else a store, a broker).",
+            help="Dapr's component files (default: the folder components, if there is one; else built-in ones).",
         ),
     ] = None,
 ) -> None:
@@ -213,7 +215,7 @@ def runtime(  # noqa: PLR0913 - the flags of `dapr run`
     resources_path: Annotated[
         Path | None,
         typer.Option(
-            "--resources-path", "-d", metavar="FOLDER", help="Dapr's component files (default: a store, a broker)."
+            "--resources-path", "-d", metavar="FOLDER", help="Dapr's component files (default: built-in ones)."
         ),
     ] = None,
     config: Annotated[
@@ -247,7 +249,7 @@ def runtime(  # noqa: PLR0913 - the flags of `dapr run`
     return run_runtime(settings, command)
 
 
-@app.command()
+@app.command(short_help="Copy the data folder to a file, also while it is used.")
 def backup(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The new file; one that exists is left alone.")],
     app_id: Annotated[
@@ -263,7 +265,7 @@ def backup(
     run_backup(load_settings(), file, app_id)
 
 
-@app.command()
+@app.command(short_help="Say what is wrong here, and what to do about it.")
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> int:
     """Look at settings, ports, folder, disk, model, sidecar and clock; exit code 1 if there is a problem."""
     from everturn.cli.doctor import run_doctor  # noqa: PLC0415
@@ -288,23 +290,33 @@ def chat(
     url: Url = None,
 ) -> None:
     """Talk to a running chat service."""
-    if user is None and load_settings().token is None:
-        raise SettingError("--user: say who is talking, or sign in with EVERTURN_TOKEN")
+    _check_user(user)
     from everturn.cli.chat import ChatOptions, run_chat  # noqa: PLC0415
 
     run_chat(ChatOptions(user, session, message, url, as_json=json))
 
 
-@turns.command("list")
+@turns.callback(invoke_without_command=True)
+def _turns(ctx: typer.Context) -> None:
+    if ctx.invoked_subcommand is None:
+        print(ctx.get_help())
+
+
+@turns.command("list", short_help="The turns of a user, newest first.")
 def list_(
     user: Annotated[str | None, typer.Option(metavar="ID", help="Whose; with a user's EVERTURN_TOKEN, theirs.")] = None,
-    status: Annotated[str | None, typer.Option(help="Only those that are running, queued, failed, …")] = None,
+    status: Annotated[
+        str | None, typer.Option(metavar="STATUS", help="Only those that are running, queued, failed, …")
+    ] = None,
     session: Annotated[str | None, typer.Option(metavar="ID", help="Only those of this conversation.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
-    cursor: Annotated[str | None, typer.Option(help="Continue after an earlier list, which names it.")] = None,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="How many at most.")] = 20,
+    cursor: Annotated[
+        str | None, typer.Option(metavar="CURSOR", help="Continue after an earlier list, which names it.")
+    ] = None,
     url: Url = None,
 ) -> None:
     """The turns of a user, newest first: id, status, when it was accepted, session."""
+    _check_user(user)
     from everturn.cli.turns import list_turns  # noqa: PLC0415
 
     wanted = {"user_id": user, "status": status, "session_id": session, "limit": limit, "cursor": cursor}
@@ -363,12 +375,12 @@ def export(turn_id: TurnId, url: Url = None) -> None:
     export_turn(turn_id, url=url)
 
 
-@turns.command()
+@turns.command(short_help="Run a turn again offline, and see where it departs.")
 def replay(
     turn: Annotated[str, typer.Argument(metavar="TURN_ID|FILE", help="A turn, or a file that `export` has made.")],
     ignore: Annotated[
         list[Ignorable] | None,
-        typer.Option(help="Show how these depart, and do not fail for it."),
+        typer.Option(metavar="instructions|tools", help="Show how these depart, and do not fail for it."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the departures as JSON.")] = False,
     url: Url = None,
@@ -415,6 +427,11 @@ def _steer(turn_id: str, action: Literal["cancel", "pause", "resume", "rerun"], 
     from everturn.cli.turns import steer_turn  # noqa: PLC0415
 
     steer_turn(turn_id, action, url=url)
+
+
+def _check_user(user: str | None) -> None:
+    if user is None and load_settings().token is None:
+        raise SettingError("--user: name the user, or sign in with EVERTURN_TOKEN")
 
 
 def _settings_of_service() -> Settings:

@@ -40,10 +40,13 @@ def decide(turn_id: str, call_id: str, decision: dict[str, str | None], *, url: 
 def list_turns(wanted: Mapping[str, str | int | None], *, url: str | None) -> None:
     """Print a line for each turn, newest first; `wanted` is the query of `GET /turns`, without what is None.
 
-    How to see the next ones goes to stderr. Raises as `show_turn`.
+    How to see the next ones goes to stderr, and that there are none. Raises as `show_turn`.
     """
     query = {name: value for name, value in wanted.items() if value is not None}
     listed = ask("GET", "/turns", url, TurnList, query)
+    if not listed.turns:
+        note("no turns")
+        return
     rows = Table.grid(padding=(0, 2))
     for turn in listed.turns:
         rows.add_row(*map(plain, (turn.turn_id, turn.status, turn.created_at, turn.session_id)))

@@ -42,6 +42,23 @@ def test_help_names_the_ports_of_the_settings_and_is_there_with_wrong_ones(
     assert says in capsys.readouterr().out
 
 
+def test_turns_alone_lists_what_it_can_do(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["turns"]) == 0
+
+    shown = capsys.readouterr().out
+    for verb in ("list", "show", "rerun", "replay"):
+        assert f"\n  {verb} " in shown
+
+
+def test_no_help_is_cut_off(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["--help"], ["turns", "--help"], ["turns", "list", "--help"], ["turns", "replay", "--help"]):
+        assert main(arguments) == 0
+
+    shown = capsys.readouterr().out
+    assert "..." not in shown.replace("COMMAND [ARGS]...", "")
+    assert "--url URL " in shown
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_program_that_is_ended_while_it_loads_says_nothing(tmp_path: Path, number: signal.Signals) -> None:
     # What is imported from the folder before the real one: it ends the program at that moment.
@@ -65,7 +82,7 @@ def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
         (["serve"], "service"),
         (["serve", "broker"], "broker"),
         (["chat", "-m", "hello"], "--user"),
-        (["turns"], "command"),
+        (["turns", "list"], "--user"),
         (["turns", "show"], "TURN_ID"),
         (["up", "--", "python"], "everturn runtime"),
         (["chat", "--", "python"], "everturn runtime"),
