@@ -66,7 +66,7 @@ def reaching(client: httpx2.Client) -> Iterator[None]:
     try:
         yield
     except httpx2.UnsupportedProtocol as error:
-        raise TerminalError(f"--url: '{client.base_url}' is no http URL") from error
+        raise TerminalError(f"--url: '{client.base_url}' does not begin with http:// or https://") from error
     except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
         sentence = f"no chat service answers at {client.base_url}: start it with `everturn up`, or name it with --url"
         raise TransientError(sentence, kind="refused") from error

@@ -31,6 +31,8 @@ class FolderLock:
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise StartError(f"the data folder {str(folder)!r} is a file: set EVERTURN_DATA_DIR to a folder") from error
         except OSError as error:
             raise StartError(
                 f"cannot write to the data folder {str(folder)!r} ({error.strerror}): "

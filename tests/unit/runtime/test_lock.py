@@ -49,7 +49,7 @@ def test_a_folder_that_cannot_be_is_refused_in_plain_words(tmp_path: Path) -> No
     file = tmp_path / "file"
     file.write_text("")
 
-    with pytest.raises(StartError, match=r"cannot write to the data folder .* set EVERTURN_DATA_DIR"):
+    with pytest.raises(StartError, match=r"the data folder .*file' is a file: set EVERTURN_DATA_DIR to a folder"):
         FolderLock.take(file)
 
 

@@ -158,15 +158,17 @@ def agent_at(place: str) -> "Agent[Known]":
     from agents import Agent  # noqa: PLC0415 - imported late, see prepare_sdk
 
     module, _, name = place.partition(":")
-    agent = None
+    if not (module and name):
+        raise SettingError(f"EVERTURN_ASSISTANT: {place!r} names no agent: write it as module:agent")
     try:
-        agent = getattr(import_module(module), name, None) if module else None
+        agent = getattr(import_module(module), name, None)
     except Exception as error:
-        if not (isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")):
-            what = f"{type(error).__name__} at {_own_line(error)}"
-            raise SettingError(f"EVERTURN_ASSISTANT: {module!r} cannot be imported: {what}") from error
+        if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
+            raise SettingError(f"EVERTURN_ASSISTANT: there is no module {module!r} in this folder") from error
+        what = f"{type(error).__name__} at {_own_line(error)}"
+        raise SettingError(f"EVERTURN_ASSISTANT: {module!r} cannot be imported: {what}") from error
     if agent is None:
-        raise SettingError(f"EVERTURN_ASSISTANT: there is no {place!r}; write it as module:agent")
+        raise SettingError(f"EVERTURN_ASSISTANT: the module {module!r} has no {name!r}")
     if not isinstance(agent, Agent):
         raise SettingError(f"EVERTURN_ASSISTANT: {place!r} is a {type(agent).__name__}, not an Agent of the Agents SDK")
     return agent

@@ -220,9 +220,9 @@ def test_an_agent_that_names_its_model_is_refused() -> None:
 @pytest.mark.parametrize(
     ("place", "fault"),
     [
-        ("tests.no_such_module:agent", "there is no"),
-        ("tests.system.paid_assistant:nobody", "there is no"),
-        ("tests.system.paid_assistant", "there is no"),
+        ("tests.no_such_module:agent", "there is no module 'tests.no_such_module' in this folder"),
+        ("tests.system.paid_assistant:nobody", "'tests.system.paid_assistant' has no 'nobody'"),
+        ("tests.system.paid_assistant", "write it as module:agent"),
         ("tests.system.paid_assistant:made", "is a Counter, not an Agent"),
     ],
 )
