@@ -116,7 +116,7 @@ async def test_the_tutorial_comes_true(machine: Machine) -> None:
     async with asyncio.timeout(120):
         await follow("docs/tutorial.md", machine)
 
-    assert "  resumed 1 unfinished turns" in machine.started[-1].out.all
+    assert "  resumed 1 unfinished turn" in machine.started[-1].out.all
 
 
 async def test_adding_a_tool_is_one_file_and_one_setting(machine: Machine) -> None:

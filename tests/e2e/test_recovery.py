@@ -48,7 +48,7 @@ async def test_a_turn_that_was_running_at_a_kill_finishes_after_a_start(
     second = await machine.up()
     turn = await ended(client, turn_id)
 
-    assert "  resumed 1 unfinished turns" in second.out.all
+    assert "  resumed 1 unfinished turn" in second.out.all
     assert turn["status"] == "completed"
     assert turn["reply"]["reply"] == "hello"
     steps = {step["name"]: step for step in turn["steps"]}

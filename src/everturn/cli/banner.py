@@ -32,7 +32,7 @@ def print_banner(settings: Settings, *, components: Path | None, resumed: int) -
     if components is not None:
         _say(f"  components      {components.resolve()}")
     _say(f"  model           {model_name(settings)} {at}")
-    _say(f"  resumed {resumed} unfinished turns")
+    _say(f"  resumed {resumed} unfinished turn{'' if resumed == 1 else 's'}")
     _say("Try:")
     _say(
         f"  curl -X POST {chat}/chat/ -H 'Content-Type: application/json' "
