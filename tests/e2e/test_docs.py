@@ -156,7 +156,7 @@ async def test_a_prompt_of_ones_own_is_what_the_model_reads(machine: Machine, cl
 
         system = endpoint.requests[0].body["messages"][0]["content"]
     assert system.startswith(
-        "You are the assistant of a bakery. Speak of bread alone.\n\nYou are the assistant of a chat"
+        "You are the assistant of a bakery. Speak only of bread.\n\nYou are the assistant of a chat"
     )
     assert unfence(system)["name"] == "ann"
 
