@@ -59,24 +59,27 @@ class PeerTransport:
         return response
 
     async def close(self) -> None:
-        if self._transport is not None:
-            await self._transport.close()
-            self._transport = None
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            await transport.close()
 
     async def _connected(self) -> HttpTransport:
         peer = self._find()
         if peer is None or peer.socket is None:
             raise TransientError("the app's runtime is not running", kind="unreachable")
         if self._transport is None or self._socket != peer.socket:
-            await self.close()
+            left = self._transport
             # A loopback name: the app behind a peer refuses any other (DNS rebinding).
-            self._transport = HttpTransport(
+            transport = self._transport = HttpTransport(
                 "http://localhost",
                 missing="cannot reach the app's runtime",
                 socket=peer.socket,
                 timeout_s=self._timeout_s,
             )
             self._socket = peer.socket
+            if left is not None:
+                await left.close()
+            return transport
         return self._transport
 
 
