@@ -1,5 +1,7 @@
 """`HttpTransport`: requests over sockets, from a service to its sidecar, from a runtime to its app or to another."""
 
+import asyncio
+
 # Annotations in quotes: a process that opens no such transport never loads it (`everturn.cli.lean_start`).
 import aiohttp
 from yarl import URL
@@ -24,7 +26,9 @@ class HttpTransport:
     """A `Transport` to `base_url` over one pool of kept-alive connections.
 
     `headers` go with each request; `missing` is said if nobody is there. `socket`: path of a Unix socket that leads
-    there. `timeout_s`: how long to wait for a connection, and for the next bytes; None for as long as it takes.
+    there. `timeout_s`: how long to wait for an answer to begin, and for its next bytes; None for as long as it takes.
+
+    Nothing is sent twice: whether it may be is for its sender to know.
     """
 
     def __init__(
@@ -40,7 +44,7 @@ class HttpTransport:
         self._headers = headers
         self._missing = missing or f"cannot reach {base_url}"
         self._socket = socket
-        self._timeout = aiohttp.ClientTimeout(sock_connect=timeout_s, sock_read=timeout_s)
+        self._timeout_s = timeout_s
         self._session: aiohttp.ClientSession | None = None
         self._is_closed = False
 
@@ -77,12 +81,23 @@ class HttpTransport:
             connector=connector,
             headers=self._headers,
             skip_auto_headers=_NOT_ADDED,
-            timeout=self._timeout,
+            timeout=aiohttp.ClientTimeout(sock_read=self._timeout_s),
+            middlewares=(self._try_once,),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             max_line_size=_MAX_HEADER,
             max_field_size=_MAX_HEADER,
         )
+
+    async def _try_once(
+        self, request: "aiohttp.ClientRequest", handler: "aiohttp.ClientHandlerType"
+    ) -> "aiohttp.ClientResponse":
+        """Until the answer begins. aiohttp has no limit for writing, and repeats a PUT after these two faults."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await handler(request)
+        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+            raise aiohttp.ClientConnectionError(str(error)) from error
 
 
 def _joined(response: "aiohttp.ClientResponse") -> dict[str, str]:

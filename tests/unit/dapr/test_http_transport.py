@@ -86,7 +86,14 @@ async def test_repeated_headers_are_one_list_and_redirects_an_answer(peer: Peer,
     assert len(peer.heads) == 1
 
 
-@pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nok", b"no HTTP\r\n\r\n", b""])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nok",
+        b"no HTTP\r\n\r\n",
+        b"",
+    ],
+)
 async def test_half_an_answer_is_a_transient_fault(url: str, answer: bytes) -> None:
     async def break_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -100,6 +107,35 @@ async def test_half_an_answer_is_a_transient_fault(url: str, answer: bytes) -> N
         await transport.close()
 
     assert raised.value.kind == "unreachable"
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "POST"])
+async def test_a_request_without_an_answer_is_not_sent_again(method: str) -> None:
+    heads: list[bytes] = []
+
+    async def break_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.close()
+
+    async with await asyncio.start_server(break_off, "127.0.0.1", 0) as server:
+        transport = HttpTransport("http://{}:{}".format(*server.sockets[0].getsockname()))
+        with pytest.raises(TransientError):
+            await transport.send(Request(method, "/"))
+        await transport.close()
+
+    assert len(heads) == 1
+
+
+async def test_a_body_that_nobody_reads_is_a_timeout() -> None:
+    async def read_nothing(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(read_nothing, "127.0.0.1", 0) as server:
+        transport = HttpTransport("http://{}:{}".format(*server.sockets[0].getsockname()), timeout_s=0.05)
+        with pytest.raises(TransientError, match="in time"):
+            await transport.send(Request("POST", "/", body=bytes(16 * 1024 * 1024)))
+        await transport.close()
 
 
 async def test_silence_is_a_timeout(peer: Peer, url: str) -> None:
