@@ -1,6 +1,8 @@
 """`HttpTransport`: requests over sockets, from a service to its sidecar, from a runtime to its app or to another."""
 
 import asyncio
+import re
+from urllib.parse import quote
 
 # Annotations in quotes: a process that opens no such transport never loads it (`everturn.cli.lean_start`).
 import aiohttp
@@ -18,8 +20,9 @@ _KEEP_ALIVE_S = 4.0
 _MAX_HEADER = 64 * 1024
 # Nothing is added to a request that it did not have: what comes back is to be in the encoding that was asked for.
 _NOT_ADDED = ("accept-encoding", "content-type", "user-agent")
-# Of the transfer alone.
-_LENGTHS = frozenset({"content-length", "transfer-encoding"})
+# Of the transfer alone. Nothing waits for a 100 (Continue): the whole body is here.
+_OF_THE_TRANSFER = frozenset({"content-length", "expect", "transfer-encoding"})
+_NOT_IN_A_TARGET = re.compile(r"[^!-~]")
 
 
 class HttpTransport:
@@ -55,16 +58,20 @@ class HttpTransport:
         try:
             async with self._session.request(
                 request.method,
-                URL(self._base_url + request.target, encoded=True),
-                headers={name: value for name, value in request.headers.items() if name not in _LENGTHS},
+                URL(self._base_url + _escaped(request.target), encoded=True),
+                headers={n: _as_text(value) for n, value in request.headers.items() if n not in _OF_THE_TRANSFER},
                 data=request.body or None,
                 allow_redirects=False,
             ) as response:
+                if response.status < 200:  # 101: nobody asked for another protocol
+                    raise TransientError(self._missing, kind="unreachable")
                 return Response(response.status, _joined(response), await response.read())
         except TimeoutError as error:
             raise TransientError(f"no answer from {self._socket or self._base_url} in time", kind="timeout") from error
         except aiohttp.ClientError as error:
             raise TransientError(self._missing, kind="unreachable") from error
+        except ValueError as error:  # a control character in a header, say
+            raise TransientError("the request cannot be sent", kind="unreachable") from error
 
     async def close(self) -> None:
         self._is_closed = True
@@ -100,11 +107,24 @@ class HttpTransport:
             raise aiohttp.ClientConnectionError(str(error)) from error
 
 
+def _escaped(target: str) -> str:
+    """`target` with what cannot be in one percent-encoded, as a space in the route of a subscription."""
+    return _NOT_IN_A_TARGET.sub(lambda found: quote(found[0], errors="replace"), target)
+
+
+def _as_text(value: str) -> str:
+    """`value`, a character for each byte, as aiohttp sends it, which is in UTF-8. Other bytes become UTF-8."""
+    try:
+        return value if value.isascii() else value.encode("latin-1").decode()
+    except UnicodeError:
+        return value
+
+
 def _joined(response: "aiohttp.ClientResponse") -> dict[str, str]:
     """The headers, without those of the transfer alone. Repeated fields are one list (RFC 9110 section 5.3)."""
     joined: dict[str, str] = {}
-    for name, value in response.headers.items():
-        lower = name.lower()
-        if lower not in _LENGTHS:
-            joined[lower] = f"{joined[lower]}, {value}" if lower in joined else value
+    for raw_name, raw_value in response.raw_headers:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        if name not in _OF_THE_TRANSFER:
+            joined[name] = f"{joined[name]}, {value}" if name in joined else value
     return joined

@@ -90,6 +90,7 @@ async def test_repeated_headers_are_one_list_and_redirects_an_answer(peer: Peer,
     "answer",
     [
         b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nok",
+        b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\n\r\n",
         b"no HTTP\r\n\r\n",
         b"",
     ],
@@ -124,6 +125,35 @@ async def test_a_request_without_an_answer_is_not_sent_again(method: str) -> Non
         await transport.close()
 
     assert len(heads) == 1
+
+
+async def test_bytes_of_a_header_are_the_same_on_both_sides(peer: Peer, transport: HttpTransport) -> None:
+    as_it_came = "ü €".encode().decode("latin-1")
+    peer.answer = b"HTTP/1.1 200 OK\r\nx-one: \xe9\r\nx-two: " + "€".encode() + b"\r\ncontent-length: 0\r\n\r\n"
+
+    response = await transport.send(Request("GET", "/", {"x-mine": as_it_came}))
+
+    assert "x-mine: ü €" in peer.heads[0]
+    assert [value.encode("latin-1") for value in response.headers.values()] == [b"\xe9", "€".encode()]
+
+
+async def test_a_body_does_not_wait_for_its_peer_to_want_it(peer: Peer, transport: HttpTransport) -> None:
+    await transport.send(Request("POST", "/", {"expect": "100-continue"}, b"four"))
+
+    assert not [line for line in peer.heads[0] if line.lower().startswith("expect")]
+
+
+async def test_what_cannot_be_in_a_target_is_escaped(peer: Peer, transport: HttpTransport) -> None:
+    await transport.send(Request("GET", "/a b/é\n?x=%20 €"))
+
+    assert peer.heads[0][0] == "GET /a%20b/%C3%A9%0A?x=%20%20%E2%82%AC HTTP/1.1"
+
+
+async def test_a_request_that_cannot_be_sent_is_said_to_be_one(peer: Peer, transport: HttpTransport) -> None:
+    with pytest.raises(TransientError, match="cannot be sent"):
+        await transport.send(Request("GET", "/", {"x-mine": "\x01"}))
+
+    assert not peer.heads
 
 
 async def test_a_body_that_nobody_reads_is_a_timeout() -> None:
