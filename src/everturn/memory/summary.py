@@ -110,16 +110,26 @@ def summary_workflow_v1(ctx: DaprWorkflowContext, summary: SummaryInput) -> Gene
 class Summaries:
     """Starts the summary of a session that is quiet for `quiet_s` seconds or has `enough` new turns.
 
-    Raises TransientError if the workflow engine cannot be reached.
+    An instance is asked for by a turn, then by none for `quiet_s` seconds by `now`: an operator may have ended it, or
+    its store may have lost it. Raises TransientError if the workflow engine cannot be reached.
     """
 
-    def __init__(self, sidecar: Sidecar, conversations: Conversations, *, quiet_s: float, enough: int) -> None:
+    def __init__(
+        self,
+        sidecar: Sidecar,
+        conversations: Conversations,
+        *,
+        quiet_s: float,
+        enough: int,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._sidecar = sidecar
         self._conversations = conversations
         self._quiet_s = quiet_s
         self._enough = enough
-        # The instance that was started last, by session: an instance looks for turns until its number is another one.
-        self._started: dict[str, str] = {}
+        self._now = now
+        # The instance that was asked for last, and when, by session.
+        self._asked: dict[str, tuple[str, float]] = {}
 
     async def ensure(self, session_id: str, conversation: Conversation) -> None:
         """Make sure that all turns of a conversation get into the summary: durable when this returns. Idempotent."""
@@ -134,19 +144,23 @@ class Summaries:
         session_hash = hashlib.sha256(session_id.encode()).hexdigest()[:32]
         instance_id = f"summary-{session_hash}-{conversation.summarised}"
         workflows = Workflows(self._sidecar.workflows)
-        is_new = self._started.get(session_id) != instance_id and await workflows.start(
-            SUMMARY_WORKFLOW, instance_id, given.model_dump()
-        )
-        self._remember(session_id, instance_id)
+        is_new = False
+        if not self._was_asked_for(session_id, instance_id):
+            is_new = await workflows.start(SUMMARY_WORKFLOW, instance_id, given.model_dump())
+            self._remember(session_id, instance_id)
         # An event that is lost costs the rest of the quiet time: the workflow counts for itself then.
         if not is_new and conversation.new_turns == self._enough:
             await workflows.raise_event(instance_id, ENOUGH)
 
+    def _was_asked_for(self, session_id: str, instance_id: str) -> bool:
+        asked_for, when = self._asked.get(session_id, ("", 0.0))
+        return asked_for == instance_id and self._now() < when + self._quiet_s
+
     def _remember(self, session_id: str, instance_id: str) -> None:
-        self._started.pop(session_id, None)
-        self._started[session_id] = instance_id
-        if len(self._started) > _MOST_REMEMBERED:
-            del self._started[next(iter(self._started))]
+        self._asked.pop(session_id, None)
+        self._asked[session_id] = (instance_id, self._now())
+        if len(self._asked) > _MOST_REMEMBERED:
+            del self._asked[next(iter(self._asked))]
 
     async def ensure_next(self, session_id: str) -> None:
         """As `ensure`, for the conversation as it is now."""

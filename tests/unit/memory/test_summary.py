@@ -1,18 +1,24 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 
 import pytest
+from dapr.ext.workflow import WorkflowRuntime
+from dapr.ext.workflow.workflow_state import WorkflowStatus
 from prometheus_client import CollectorRegistry
 
 from everturn.contracts.memory import UserMemory
 from everturn.errors import TerminalError, TransientError
 from everturn.memory.metrics import MemoryMetrics
 from everturn.memory.store import Stores
-from everturn.memory.summary import Refreshed, Refresher
+from everturn.memory.summary import Refreshed, Refresher, Summaries, register_summary
 from everturn.models.summary import SummaryTurn
+from everturn.runtime.embedded import EmbeddedRuntime, RuntimeOptions
+from everturn.testing.clock import ManualClock
 from tests.unit.memory.arrivals import turn
 from tests.unit.memory.conftest import StateTransport
+from tests.unit.runtime.conftest import PATIENCE_S, ScriptedApp
 
 
 class Scribe:
@@ -329,3 +335,30 @@ async def test_users_with_similar_ids_do_not_mix(stores: Stores) -> None:
 
     names = [(await stores.users.memory(user_id)).name for user_id in ("a|b", "a%7Cb", "a||b", "\u00e9", "e\u0301")]
     assert names == ["a|b", "a%7Cb", "a||b", "\u00e9", "e\u0301"]
+
+
+async def test_a_summary_that_an_operator_has_ended_is_started_by_a_later_turn(
+    tmp_path: Path, stores: Stores, refresher: Refresher
+) -> None:
+    clock = ManualClock()
+    runtime = await EmbeddedRuntime.open(tmp_path, options=RuntimeOptions())
+    sidecar = runtime.add_app("agent-memory-service", ScriptedApp())
+    summaries = Summaries(sidecar, stores.conversations, quiet_s=30, enough=8, now=clock.elapsed)
+    worker = WorkflowRuntime()
+    register_summary(worker, refresher, summaries)
+    await sidecar.start(worker)
+    await say(stores, "a", 1)
+    await summaries.ensure_next("a")
+    (instance_id,) = [one async for one in sidecar.workflows.iter_workflow_instance_ids()]
+    await sidecar.workflows.terminate_workflow(instance_id)
+    await sidecar.workflows.wait_for_workflow_completion(instance_id, timeout_in_seconds=PATIENCE_S)
+
+    clock.advance(30)
+    await say(stores, "a", 2)
+    await summaries.ensure_next("a")
+
+    state = await sidecar.workflows.get_workflow_state(instance_id)
+    assert state is not None
+    assert state.runtime_status is not WorkflowStatus.TERMINATED
+    await sidecar.stop()
+    await runtime.stop(1)
