@@ -169,6 +169,12 @@ async def test_a_worker_leaves_the_stream_it_has_and_opens_another(hub: Hub) -> 
     await worker.stop()
 
 
+def test_a_worker_without_a_stream_has_none_to_leave(unused_tcp_port: int) -> None:
+    worker = WorkerThread(WorkflowRuntime(host="127.0.0.1", port=str(unused_tcp_port)))
+
+    assert not worker.stream.cancel()
+
+
 async def test_a_service_starts_and_stops_without_its_sidecar(unused_tcp_port: int) -> None:
     sidecar = DaprSidecar(settings(unused_tcp_port))
 

@@ -91,6 +91,11 @@ class Stream(Protocol):
     def cancel(self) -> bool: ...
 
 
+class _Ended:
+    def cancel(self) -> bool:
+        return False
+
+
 class WorkerThread:
     """Starts the SDK's worker in a thread, since that blocks until the sidecar is there, and keeps trying."""
 
@@ -107,8 +112,8 @@ class WorkerThread:
     @property
     def stream(self) -> Stream:
         """The stream on which the worker gets its work now; it opens another if that is cancelled."""
-        stream: Stream = self._worker._WorkflowRuntime__worker._response_stream  # noqa: SLF001 - see the docstring
-        return stream
+        stream: Stream | None = self._worker._WorkflowRuntime__worker._response_stream  # noqa: SLF001 - see the docstring
+        return stream or _Ended()
 
     def start(self) -> None:
         self._thread.start()
