@@ -1,6 +1,5 @@
 """`HttpTransport`: requests over sockets, from a service to its sidecar, from a runtime to its app or to another."""
 
-import asyncio
 import re
 from urllib.parse import quote
 
@@ -13,13 +12,6 @@ from everturn.errors import TransientError
 
 # Longer than any step's own time limit, which is what really bounds a call.
 _TIMEOUT_S = 300.0
-# Less than the 5 s after which uvicorn closes an idle connection (`timeout_keep_alive`): a request on one that is being
-# closed would be lost.
-_KEEP_ALIVE_S = 4.0
-# Of one header that comes back, in bytes.
-_MAX_HEADER = 64 * 1024
-# Nothing is added to a request that it did not have: what comes back is to be in the encoding that was asked for.
-_NOT_ADDED = ("accept-encoding", "content-type", "user-agent")
 # Of the transfer alone. Nothing waits for a 100 (Continue): the whole body is here.
 _OF_THE_TRANSFER = frozenset({"content-length", "expect", "transfer-encoding"})
 _NOT_IN_A_TARGET = re.compile(r"[^!-~]")
@@ -79,32 +71,9 @@ class HttpTransport:
             await self._session.close()
 
     def _connect(self) -> "aiohttp.ClientSession":
-        connector = (
-            aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S)
-            if self._socket is None
-            else aiohttp.UnixConnector(self._socket, limit=0, keepalive_timeout=_KEEP_ALIVE_S)
-        )
-        return aiohttp.ClientSession(
-            connector=connector,
-            headers=self._headers,
-            skip_auto_headers=_NOT_ADDED,
-            timeout=aiohttp.ClientTimeout(sock_read=self._timeout_s),
-            middlewares=(self._try_once,),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            max_line_size=_MAX_HEADER,
-            max_field_size=_MAX_HEADER,
-        )
+        from everturn.dapr.http_session import open_session  # noqa: PLC0415
 
-    async def _try_once(
-        self, request: "aiohttp.ClientRequest", handler: "aiohttp.ClientHandlerType"
-    ) -> "aiohttp.ClientResponse":
-        """Until the answer begins. aiohttp has no limit for writing, and repeats a PUT after these two faults."""
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                return await handler(request)
-        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-            raise aiohttp.ClientConnectionError(str(error)) from error
+        return open_session(self._headers, self._socket, self._timeout_s)
 
 
 def _escaped(target: str) -> str:

@@ -28,6 +28,25 @@ def test_a_start_imports_nothing_that_only_an_assistant_of_ones_own_can_use() ->
     assert after_start(loaded, model_base_url="http://127.0.0.1:9/v1", model_name="llama") == ["[]"]
 
 
+def test_what_a_start_puts_off_is_there_for_a_sidecar(unused_tcp_port: int) -> None:
+    program = f"""
+import asyncio
+from everturn.dapr.http_transport import HttpTransport
+from everturn.dapr.wire import Request
+from everturn.errors import TransientError
+async def ask():
+    transport = HttpTransport("http://127.0.0.1:{unused_tcp_port}")
+    try:
+        await transport.send(Request("GET", "/"))
+    except TransientError as error:
+        print(error.kind)
+    await transport.close()
+asyncio.run(ask())
+"""
+
+    assert after_start(program) == ["unreachable"]
+
+
 def test_an_assistant_of_ones_own_has_the_whole_of_every_package() -> None:
     program = """
 from aiohttp import ClientResponse

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import gzip
+import socket
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -125,6 +127,33 @@ async def test_a_request_without_an_answer_is_not_sent_again(method: str) -> Non
         await transport.close()
 
     assert len(heads) == 1
+
+
+async def test_a_request_is_not_sent_on_a_connection_that_is_closed_by_now() -> None:
+    answered, closed = threading.Event(), threading.Event()
+
+    def serve(listener: socket.socket) -> None:
+        for _ in range(2):
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(PLAIN)
+                answered.wait()
+            closed.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(10)  # if no second connection comes
+        serving = asyncio.create_task(asyncio.to_thread(serve, listener))
+        transport = HttpTransport("http://{}:{}".format(*listener.getsockname()))
+        await transport.send(Request("POST", "/"))
+        answered.set()
+        closed.wait()  # and the loop has not heard of it
+
+        response = await transport.send(Request("POST", "/"))
+
+        await serving
+        await transport.close()
+    assert response.body == b"ok"
 
 
 async def test_bytes_of_a_header_are_the_same_on_both_sides(peer: Peer, transport: HttpTransport) -> None:
