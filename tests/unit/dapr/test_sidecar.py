@@ -160,6 +160,8 @@ async def test_a_worker_leaves_the_stream_it_has_and_opens_another(hub: Hub) -> 
     worker = WorkerThread(WorkflowRuntime(host="127.0.0.1", port=str(hub.port)))
     worker.start()
     await asyncio.to_thread(hub.task_hub.connected.wait, PATIENCE_S)
+    hub.task_hub.activity("unknown", '""')
+    await result_of(hub)  # the hub knows of the stream before the worker does
     hub.task_hub.connected.clear()
 
     worker.stream.cancel()
