@@ -5,7 +5,7 @@ import select
 import sys
 from weakref import WeakSet
 
-# By no part of it: where its loading was put off (`everturn.cli.lean_start`), it is loaded at the first use of a name.
+# As a whole: if its loading was put off (`everturn.cli.lean_start`), the first use of a name loads it.
 import aiohttp
 
 # Less than the 5 s after which uvicorn closes an idle connection (`timeout_keep_alive`): a request on one that is being
@@ -55,12 +55,12 @@ class _LeftError(Exception):
     """The other side has closed the connection since its last answer."""
 
 
-# Protocols of connections.
+# The protocols of connections that have carried a request.
 _used: WeakSet[object] = WeakSet()
 
 
 class _Request(aiohttp.ClientRequest):
-    """Not sent where nobody would read it: of connections aiohttp knows no more than its loop has heard by now."""
+    """Is not sent on a connection that the other side has closed: aiohttp knows only of what its loop has read."""
 
     async def send(self, conn: "aiohttp.connector.Connection") -> aiohttp.ClientResponse:
         if conn.protocol is not None:

@@ -92,6 +92,8 @@ class Stream(Protocol):
 
 
 class _Ended:
+    """The stream of a worker that has none now."""
+
     def cancel(self) -> bool:
         return False
 
