@@ -183,6 +183,7 @@ async def test_turns_are_listed_part_by_part_and_by_their_status(machine: Machin
         failed
     ]
     assert await lines_of(machine, "list", "--user", "somebody else") == []
+    assert machine.started[-1].err.all == ["no turns"]
 
 
 async def lines_of(machine: Machine, *arguments: str) -> list[str]:

@@ -50,6 +50,14 @@ def test_turns_alone_lists_what_it_can_do(capsys: pytest.CaptureFixture[str]) ->
         assert f"\n  {verb} " in shown
 
 
+def test_a_url_without_its_scheme_is_said_to_have_none(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["turns", "list", "--user", "junaid", "--url", "localhost:8010"]) == 1
+
+    refusal = capsys.readouterr().err
+    assert "--url: " in refusal
+    assert "does not begin with http:// or https://" in refusal
+
+
 def test_no_help_is_cut_off(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["--help"], ["turns", "--help"], ["turns", "list", "--help"], ["turns", "replay", "--help"]):
         assert main(arguments) == 0
