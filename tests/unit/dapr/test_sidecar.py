@@ -1,6 +1,7 @@
 """The real sidecar's side, over a real gRPC server that speaks the SDK's protocol."""
 
 import asyncio
+import contextlib
 import logging
 import queue
 import threading
@@ -24,6 +25,8 @@ from everturn.dapr.sidecar import DaprSidecar
 from everturn.settings import Settings
 
 PATIENCE_S = 30
+# The metadata of a sidecar that could run workflows, and has no worker although one has connected.
+STUCK = b'{"actorRuntime": {"hostReady": true}}'
 
 
 @dataclass
@@ -169,6 +172,29 @@ async def test_a_worker_leaves_the_stream_it_has_and_opens_another(hub: Hub) -> 
     assert await asyncio.to_thread(hub.task_hub.left.wait, PATIENCE_S)
     assert await asyncio.to_thread(hub.task_hub.connected.wait, PATIENCE_S)
     await worker.stop()
+
+
+async def test_a_stuck_sidecar_is_asked_to_end_and_then_left(hub: Hub) -> None:
+    asked = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                if b"/v1.0/shutdown" in head:
+                    asked.set()
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(STUCK), STUCK))
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        http_port = server.sockets[0].getsockname()[1]
+        sidecar = DaprSidecar(Settings(dapr_grpc_port=hub.port, dapr_http_port=http_port))
+        await sidecar.start(WorkflowRuntime())
+        await asyncio.wait_for(asked.wait(), 2 * PATIENCE_S)
+        has_left_before = hub.task_hub.left.is_set()
+
+        assert await asyncio.to_thread(hub.task_hub.left.wait, PATIENCE_S)
+        assert not has_left_before
+        await sidecar.stop()
+        await sidecar.transport.close()
 
 
 def test_a_worker_without_a_stream_has_none_to_leave(unused_tcp_port: int) -> None:
