@@ -231,16 +231,13 @@ async def test_adding_a_step_is_one_function_and_one_line(machine: Machine, clie
 
 
 def edit(root: Path, where: str, code: str) -> None:
-    if where.startswith("append to "):
-        path = root / where.removeprefix("append to ")
-        path.write_text(f"{path.read_text('utf-8')}\n\n{code}", "utf-8")
-        return
-    found = re.fullmatch(r"in (\S+) after `(.*)`", where)
+    found = re.fullmatch(r"in (\S+) (before|after) `(.*)`", where)
     assert found is not None, where
-    path, anchor = root / found[1], f"{found[2]}\n"
+    path, anchor = root / found[1], f"{found[3]}\n"
     source = path.read_text("utf-8")
     assert source.count(anchor) == 1, f"{where}: not there, or not once"
-    path.write_text(source.replace(anchor, anchor + code), "utf-8")
+    both = f"{code}\n\n{anchor}" if found[2] == "before" else anchor + code
+    path.write_text(source.replace(anchor, both), "utf-8")
 
 
 def pages() -> list[Path]:

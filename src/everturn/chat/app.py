@@ -34,10 +34,9 @@ from everturn.chat.queue import SessionQueue
 from everturn.chat.turns import Turns
 from everturn.chat.user_index import UserIndexes
 from everturn.chat.words import Hints, Speeches, close_words
-from everturn.chat.workflow.activities import TurnParts, save_policy
 from everturn.chat.workflow.chat_turn import TurnWorkflows, register_chat_turn
 from everturn.chat.workflow.deliver_event import register_deliver_event, start_delivery
-from everturn.chat.workflow.steps import STEPS, StepAttempts, policies_from
+from everturn.chat.workflow.steps import STEPS, StepAttempts, TurnParts, policies_from, save_policy
 from everturn.contracts.events import CHAT_APP_ID
 from everturn.contracts.fields import utc_now
 from everturn.dapr.client import store_fault
