@@ -16,6 +16,7 @@ from everturn.chat.lists import Lists, TurnFilter
 from everturn.chat.live.streams import EventStream, Streams, asked_position
 from everturn.chat.metrics import InFlight
 from everturn.chat.turns import Turns
+from everturn.chat.waiting import TurnWaiter
 from everturn.contracts.chat import (
     ApprovalDecision,
     ChatReply,
@@ -50,6 +51,7 @@ class ChatApi:
     settings: Settings
     acceptance: Acceptance
     turns: Turns
+    waiter: TurnWaiter
     lists: Lists
     streams: Streams
     limiter: InFlight
@@ -74,7 +76,7 @@ class ChatApi:
         with self.limiter.one_more():
             facts = await self.acceptance.accept(user_id, message, key, options)
             if facts.outcome is None and wait_s != 0:
-                facts = await self.turns.wait(facts.run, limit_s if wait_s is None else min(limit_s, wait_s))
+                facts = await self.waiter.wait(facts.run, limit_s if wait_s is None else min(limit_s, wait_s))
         return facts
 
     def _check(self, message: Message, idempotency_key: str | None) -> None:

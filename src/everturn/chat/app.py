@@ -18,9 +18,8 @@ from everturn.chat.agui import add_agui_route
 from everturn.chat.api import ChatApi, add_chat_routes
 from everturn.chat.assistant.agent import WarmedAssistant
 from everturn.chat.budget import TokenBudget
-from everturn.chat.cancellation import Cancellations
 from everturn.chat.context import ContextSource
-from everturn.chat.ending import Ending, Waiters
+from everturn.chat.ending import Ending
 from everturn.chat.journal import Journal
 from everturn.chat.legacy import facts_of
 from everturn.chat.lists import Lists
@@ -33,6 +32,7 @@ from everturn.chat.page import add_page_routes, page_for
 from everturn.chat.queue import SessionQueue
 from everturn.chat.turns import Turns
 from everturn.chat.user_index import UserIndexes
+from everturn.chat.waiting import Cancellations, EndSignals, TurnWaiter
 from everturn.chat.words import Hints, Speeches, close_words
 from everturn.chat.workflow.chat_turn import TurnWorkflows, register_chat_turn
 from everturn.chat.workflow.deliver_event import register_deliver_event, start_delivery
@@ -67,6 +67,7 @@ class ChatParts:
     assistant: WarmedAssistant
     acceptance: Acceptance
     turns: Turns
+    waiter: TurnWaiter
     lists: Lists
     streams: Streams
     context: ContextSource
@@ -87,30 +88,32 @@ class ChatParts:
             settings, lambda: model or build_model(settings, "chat", dapr), model_name(settings), dapr
         )
         steps = step_limiter(settings.max_inflight_steps, metrics)
-        waiters = Waiters()
+        signals = EndSignals()
 
         journal, hints = Journal(dapr, settings.keep_turns_days, facts_of, close_words), Hints()
         names = tuple(step.name for step in STEPS)
         queue = SessionQueue(dapr, journal, TurnWorkflows(workflows, names, policies_from(settings)))
         indexes = UserIndexes(dapr, journal, settings.max_open_turns_per_user)
         deliver_later = partial(start_delivery, workflows, save_policy(settings))
-        ending = Ending(dapr, journal, queue, deliver_later, metrics, waiters)
+        ending = Ending(dapr, journal, queue, deliver_later, metrics, signals)
         abandoned = AbandonedTurns(journal, queue, ending, workflows)
         # At least for the time that the setting says, after the end of a turn that waits for its model for long.
         speeches = Speeches(journal, hints, int(settings.keep_words_s + settings.generate_give_up_s))
         context = ContextSource(dapr, journal, settings)
-        cancellations = Cancellations(journal, queue, waiters)
+        cancellations = Cancellations(journal, queue, signals)
         parts = TurnParts(settings, journal, queue, context, assistant, ending, cancellations, speeches, metrics)
         claims = Claims(dapr, ttl_s=int(2 * settings.keep_turns_days * 86_400))
-        turns = Turns(journal, queue, abandoned, workflows, waiters, steps, indexes)
+        turns = Turns(journal, queue, abandoned, workflows, steps, indexes)
+        waiter = TurnWaiter(journal, workflows, signals, turns.look_after)
         budget = TokenBudget(journal, indexes, daily) if (daily := settings.user_daily_tokens) else None
         return cls(
             sidecar=sidecar,
             assistant=assistant,
             acceptance=Acceptance(claims, journal, queue, indexes, abandoned, steps, budget, settings.overlap),
             turns=turns,
+            waiter=waiter,
             lists=Lists(indexes, turns, queue),
-            streams=Streams(Feeds(journal, turns, hints), settings.max_streams_per_user),
+            streams=Streams(Feeds(journal, waiter, hints), settings.max_streams_per_user),
             context=context,
             cancellations=cancellations,
             attempts=StepAttempts(settings, parts, steps, metrics),
@@ -164,7 +167,7 @@ def app_over(settings: Settings, parts: ChatParts) -> FastAPI:
     )
 
     def add_routes(router: APIRouter) -> None:
-        api = ChatApi(settings, parts.acceptance, parts.turns, parts.lists, parts.streams, parts.requests)
+        api = ChatApi(settings, parts.acceptance, parts.turns, parts.waiter, parts.lists, parts.streams, parts.requests)
         add_chat_routes(router, api)
         add_agui_route(router, api)
         add_openai_routes(router, api)

@@ -18,6 +18,7 @@ from everturn.chat.facts import Cancelled, Failed, Outcome, Reply, TurnRun, Verd
 from everturn.chat.journal import Journal
 from everturn.chat.metrics import ChatMetrics
 from everturn.chat.queue import SessionQueue
+from everturn.chat.waiting import EndSignals
 from everturn.contracts.chat import TurnStatus
 from everturn.contracts.events import (
     CHAT_APP_ID,
@@ -38,32 +39,6 @@ _PUBLISH_S = 2.0
 _PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.6)
 
 
-class Waiters:
-    """What in this process waits for the end of a run."""
-
-    def __init__(self) -> None:
-        self._waiting: dict[str, set[asyncio.Future[None]]] = {}
-
-    def add(self, run: TurnRun) -> "asyncio.Future[None]":
-        """A future that is done when the run has its outcome, or waits for a person. Cancel it to wait no longer."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiting = self._waiting.setdefault(run.instance_id, set())
-        waiting.add(future)
-        future.add_done_callback(lambda done: self._forget(run.instance_id, done))
-        return future
-
-    def ended(self, instance_id: str) -> None:
-        for future in list(self._waiting.get(instance_id, ())):
-            if not future.done():
-                future.set_result(None)
-
-    def _forget(self, instance_id: str, future: "asyncio.Future[None]") -> None:
-        waiting = self._waiting.get(instance_id, set())
-        waiting.discard(future)
-        if not waiting:
-            self._waiting.pop(instance_id, None)
-
-
 # Starts the delivery of the event of an ended run, with the sequence of its turn.
 DeliverLater = Callable[[TurnRun, int], Awaitable[None]]
 
@@ -77,7 +52,7 @@ class Ending:
     _queue: SessionQueue
     _deliver_later: DeliverLater
     _metrics: ChatMetrics
-    _waiters: Waiters
+    _signals: EndSignals
     # While it is away, each turn tries once: many would hold up their replies for nothing.
     _broker_is_away: bool = field(default=False, init=False)
 
@@ -94,14 +69,14 @@ class Ending:
             if outcome is ours:
                 self._count(run, verdict, ours)
                 _trace(run, ours)
-        self._waiters.ended(run.instance_id)
+        self._signals.send(run.instance_id)
         await self.leave(run, verdict, outcome)
         await self._journal.close(run)
 
     def stopped(self, run: TurnRun, taken: Iterable[str]) -> None:
         """End the wait for `run`, and for the turns whose messages it has `taken` up: a person decides first."""
         for instance_id in (run.instance_id, *taken):
-            self._waiters.ended(instance_id)
+            self._signals.send(instance_id)
 
     async def leave(self, run: TurnRun, verdict: Verdict | None, outcome: Outcome) -> None:
         """Take an ended run off its queue, and start the next one."""
@@ -136,7 +111,7 @@ class Ending:
             if await self._journal.write(other.key("outcome"), ours, durable=False) is ours:
                 self._count(other, theirs, ours)
                 _trace(other, ours)
-        self._waiters.ended(other.instance_id)
+        self._signals.send(other.instance_id)
 
     async def deliver(self, run: TurnRun, sequence: int | None) -> None:
         """Publish the event of an ended run, once. Raises EverturnError if that does not work."""

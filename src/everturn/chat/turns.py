@@ -1,4 +1,4 @@
-"""Turns that are accepted: waiting for them, showing them, and steering them.
+"""Turns that are accepted: showing them, and steering them.
 
 Steering is durable, and safe against the turn moving on meanwhile: a cancellation is a fact, a queued turn is held in
 its session, a running one through its workflow.
@@ -6,14 +6,12 @@ its session, a running one through its workflow.
 
 import asyncio
 import logging
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from dapr.ext.workflow import WorkflowHistoryEvent
 from dapr.ext.workflow.workflow_state import WorkflowState
 
 from everturn.chat.calls import Decision, calls_of, decision_key, pauses_of, shown_approvals, shown_calls
-from everturn.chat.ending import Waiters
 from everturn.chat.facts import Cancelled, TurnFacts, TurnRun
 from everturn.chat.journal import Journal, unknown_turn
 from everturn.chat.maintenance import AbandonedTurns, keep_steps
@@ -32,10 +30,6 @@ from everturn.errors import TerminalError, TransientError
 
 log = logging.getLogger(__name__)
 
-# Most turns end in this process, so at first only that is awaited; then the end of the workflow as well.
-_ALONE_S = 0.2
-# While a client waits for a turn, it is checked this often: the turn before it may have been abandoned.
-_LOOK_EVERY_S = 1
 # Between looks at a history that is behind the facts of its turn.
 _HISTORY_PAUSES_S = (0.05, 0.1, 0.2, 0.4)
 
@@ -61,7 +55,7 @@ class _Snapshot:
 
 @dataclass(eq=False, slots=True)
 class Turns:
-    """Watches and steers turns.
+    """Shows and steers turns.
 
     Raises TerminalError: kind `not_found` for an unknown turn, `ended` for what only a turn that has not ended can do,
     `not_failed` for the rerun of one that has not failed.
@@ -71,66 +65,8 @@ class Turns:
     _queue: SessionQueue
     _abandoned: AbandonedTurns
     _workflows: Workflows
-    _waiters: Waiters
     _limiter: InFlight
     _indexes: UserIndexes
-    _waiting: set[asyncio.Timeout] = field(default_factory=set, init=False)
-    waiters_released: bool = field(default=False, init=False)
-
-    def release_waiters(self) -> None:
-        """End all waits: the process stops, and what is not done yet is done after the next start."""
-        self.waiters_released = True
-        for limit in self._waiting:
-            if not limit.expired():
-                limit.reschedule(asyncio.get_running_loop().time())
-
-    async def wait(self, run: TurnRun, seconds: float) -> TurnFacts:
-        """The facts of `run` once it has ended; without an outcome after `seconds`, if a person has to decide first, or
-        when waiters are released.
-
-        Outlasts a sidecar that is away.
-        """
-        ended, limit = self._waiters.add(run), asyncio.timeout(0 if self.waiters_released else seconds)
-        try:
-            async with limit:
-                self._waiting.add(limit)
-                if self._journal.ended_here(run) is None:
-                    await asyncio.wait([ended], timeout=_ALONE_S)
-                while not ended.done() and self._journal.ended_here(run) is None:
-                    await self._look(run, ended)
-                return TurnFacts(run, await self._journal.verdict(run), await self._journal.outcome(run))
-        except TimeoutError:
-            return TurnFacts(run, None, self._journal.ended_here(run))
-        finally:
-            ended.cancel()
-            self._waiting.discard(limit)
-
-    async def _look(self, run: TurnRun, ended: "asyncio.Future[None]") -> None:
-        """Return after a moment, or at the end of the turn. Make sure meanwhile that the head of its session runs."""
-        watching = asyncio.ensure_future(self._workflows.wait(run.instance_id, _LOOK_EVERY_S))
-        try:
-            both: list[asyncio.Future[Any]] = [ended, watching]
-            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-            if ended.done():
-                return
-            if not watching.result():
-                await self._abandoned.ensure_head_runs(run)
-                if await self._waits_for_person(run) and not ended.done():
-                    ended.set_result(None)  # a turn that has stopped for a person will not end soon
-            elif await self._journal.outcome(run) is None:
-                workflow = await self._workflows.state(run.instance_id)
-                if workflow is not None and has_ended(workflow):
-                    await self._abandoned.end(run, workflow)
-        except TransientError as error:
-            log.warning("turn_out_of_sight", extra={"turn_id": run.turn_id, "reason": error.message})
-            await asyncio.wait([ended], timeout=_LOOK_EVERY_S)
-        finally:
-            watching.cancel()
-
-    async def _waits_for_person(self, run: TurnRun) -> bool:
-        if run.overlap == Overlap.MERGE:  # perhaps as a part of another turn
-            return (await self._snapshot(run.turn_id)).status is TurnStatus.WAITING
-        return waits_for_person(await self._workflows.state(run.instance_id))
 
     async def check_owner(self, turn_id: str, user_id: str | None) -> None:
         """Raises TerminalError (kind `not_found`) if the turn is not of `user_id`; None may see every turn."""
@@ -204,6 +140,16 @@ class Turns:
         if facts.outcome is None:
             await self._workflows.raise_event(run.instance_id, DECIDED_EVENT)
         return await self.view(turn_id)
+
+    async def look_after(self, run: TurnRun) -> bool:
+        """Make sure that `run` goes on, with its session, or ends; whether a person has to decide first."""
+        await self._abandoned.ensure_head_runs(run)
+        if run.overlap == Overlap.MERGE:  # perhaps as a part of another turn
+            return (await self._snapshot(run.turn_id)).status is TurnStatus.WAITING
+        workflow = await self._workflows.state(run.instance_id)
+        if workflow is not None and has_ended(workflow) and await self._journal.outcome(run) is None:
+            await self._abandoned.end(run, workflow)
+        return waits_for_person(workflow)
 
     async def is_asking(self, run: TurnRun) -> bool:
         """Whether a person has to decide before `run`, or the turn that has taken its message up, goes on."""

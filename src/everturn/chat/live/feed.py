@@ -15,7 +15,7 @@ from everturn.chat.calls import calls_of
 from everturn.chat.facts import TurnFacts, TurnRun
 from everturn.chat.journal import Journal
 from everturn.chat.live.events import EventFold, LiveEvent
-from everturn.chat.turns import Turns
+from everturn.chat.waiting import TurnWaiter
 from everturn.chat.words import Hints, Words, words_from
 from everturn.errors import TransientError
 
@@ -31,7 +31,7 @@ class Feeds:
     """The feeds of the runs that have listeners."""
 
     _journal: Journal
-    _turns: Turns
+    _waiter: TurnWaiter
     _hints: Hints
     _listened: "dict[str, tuple[Feed, list[None]]]" = field(default_factory=dict, init=False)
 
@@ -39,7 +39,7 @@ class Feeds:
     def of(self, run: TurnRun) -> "Iterator[Feed]":
         """The feed of `run`, while the block runs."""
         key = run.instance_id
-        feed, listeners = self._listened.setdefault(key, (Feed(self._journal, self._turns, self._hints, run), []))
+        feed, listeners = self._listened.setdefault(key, (Feed(self._journal, self._waiter, self._hints, run), []))
         listeners.append(None)
         try:
             yield feed
@@ -53,12 +53,12 @@ class Feeds:
 class Feed:
     """The events of a run so far. `news` is set when there are more, or when there will be none: it `is_over`."""
 
-    def __init__(self, journal: Journal, turns: Turns, hints: Hints, run: TurnRun) -> None:
+    def __init__(self, journal: Journal, waiter: TurnWaiter, hints: Hints, run: TurnRun) -> None:
         self.events: list[LiveEvent] = []
         self.is_over = False
         self.news = asyncio.Event()
         self._journal = journal
-        self._turns = turns
+        self._waiter = waiter
         self._hints = hints
         self._run = run
         self._fold = EventFold(run)
@@ -89,7 +89,7 @@ class Feed:
             with self._hints.following(self._run, self._hear):
                 while True:
                     before = len(self.events)
-                    if await self._look() or (ended.done() and self._turns.waiters_released):
+                    if await self._look() or (ended.done() and self._waiter.released):
                         return
                     has_found = not is_hinted and len(self.events) > before
                     look_s = _FIRST_LOOK_S if has_found else min(_LONGEST_LOOK_S, 1.5 * look_s)
@@ -103,7 +103,7 @@ class Feed:
 
     def _end(self) -> "asyncio.Future[TurnFacts]":
         """Done when the run has ended. Makes sure meanwhile that the head of its session runs."""
-        return asyncio.ensure_future(self._turns.wait(self._run, _FOR_EVER_S))
+        return asyncio.ensure_future(self._waiter.wait(self._run, _FOR_EVER_S))
 
     async def _wait(self, ended: "asyncio.Future[TurnFacts]", seconds: float) -> bool:
         """Return at a hint, at the end of the run, or after `seconds`; whether there was a hint."""

@@ -21,7 +21,6 @@ from dapr.ext.workflow import WorkflowActivityContext, WorkflowRuntime
 from everturn import tracing
 from everturn.chat.assistant.agent import RunStopped, WarmedAssistant
 from everturn.chat.calls import Call, CallLog, begun, decisions_of, pauses_of, stored_call
-from everturn.chat.cancellation import Cancellations
 from everturn.chat.context import ContextSource, memory_of, with_recent
 from everturn.chat.ending import Ending
 from everturn.chat.facts import Cancelled, Failed, Merged, Reply, TurnRun, Verdict, run_of_instance
@@ -29,6 +28,7 @@ from everturn.chat.journal import Journal, unknown_turn
 from everturn.chat.metrics import ChatMetrics, InFlight
 from everturn.chat.queue import SessionQueue, Standing
 from everturn.chat.session import Session
+from everturn.chat.waiting import Cancellations
 from everturn.chat.words import Speeches
 from everturn.chat.workflow.chat_turn import END_TURN, FETCH_CONTEXT, HANDLE_ERROR, SAVE_CONVERSATION
 from everturn.chat.workflow.step_runner import (

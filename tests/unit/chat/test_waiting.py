@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from everturn.chat.cancellation import Cancellations
-from everturn.chat.ending import Waiters
 from everturn.chat.facts import Cancelled, TurnRun
 from everturn.chat.journal import Journal
 from everturn.chat.legacy import facts_of
 from everturn.chat.queue import SessionQueue
+from everturn.chat.waiting import Cancellations, EndSignals
 from everturn.chat.words import close_words
 from everturn.dapr.client import DaprClient
 from everturn.dapr.wire import Request, Response, Transport
@@ -44,10 +43,10 @@ class Here:
     def __init__(self, transport: Transport, look_every_s: float) -> None:
         self.counted = Counted(transport)
         dapr: Any = DaprClient(self.counted)
-        self.journal, self.waiters = Journal(dapr, 30, facts_of, close_words), Waiters()
+        self.journal, self.signals = Journal(dapr, 30, facts_of, close_words), EndSignals()
         replica = Replica(dapr)
         self.queue: SessionQueue = replica.queue
-        self.cancellations = Cancellations(self.journal, self.queue, self.waiters, look_every_s)
+        self.cancellations = Cancellations(self.journal, self.queue, self.signals, look_every_s)
 
 
 @asynccontextmanager
@@ -82,7 +81,7 @@ async def test_a_cancellation_in_the_process_is_known_without_a_look_at_the_othe
     async with at_work(here, run("t")) as cancelled:
         with here.cancellations.watching(run("other"), lambda: pytest.fail("the other is not cancelled")):
             await here.journal.write_verdict(run("t"), CANCELLED)
-            here.waiters.ended(run("t").instance_id)
+            here.signals.send(run("t").instance_id)
             await cancelled()
 
 
@@ -94,7 +93,7 @@ async def test_a_cancellation_by_another_replica_is_seen_while_runs_end_here_all
     async def end_runs() -> None:
         while True:
             with here.cancellations.watching(run("other"), lambda: None):
-                here.waiters.ended(run("other").instance_id)
+                here.signals.send(run("other").instance_id)
                 await asyncio.sleep(0)
 
     async with at_work(here, run("t")) as cancelled:
