@@ -75,6 +75,23 @@ async def test_to_close_a_stream_cancels_nothing(system: System) -> None:
     assert (await system.ended(turn_id))["status"] == "completed"
 
 
+async def test_nothing_follows_a_turn_once_all_who_listened_have_left(system: System) -> None:
+    release = asyncio.Event()
+    system.endpoint.script(Held(release, completion("later")))
+    turn_id = await system.accept("Hi")
+    await system.endpoint.asked(1)
+    app, path, before = system.composed.chat.app, f"/turns/{turn_id}/events", len(asyncio.all_tasks())
+
+    async with listening(app, path) as first, listening(app, path) as second:
+        await asyncio.gather(first.until("RUN_STARTED"), second.until("RUN_STARTED"))
+
+    async def have_left() -> bool:
+        return len(asyncio.all_tasks()) <= before
+
+    await system.until(have_left, moving=False)
+    release.set()
+
+
 async def test_who_reads_slowly_slows_neither_the_turn_nor_others_who_read(system: System) -> None:
     rest = asyncio.Event()
     system.endpoint.script(spoken("One ", rest, "two ", "three"))

@@ -33,20 +33,21 @@ class Feeds:
     _journal: Journal
     _waiter: TurnWaiter
     _hints: Hints
-    _listened: "dict[str, tuple[Feed, list[None]]]" = field(default_factory=dict, init=False)
+    _listened: "dict[str, Feed]" = field(default_factory=dict, init=False)
 
     @contextmanager
     def of(self, run: TurnRun) -> "Iterator[Feed]":
         """The feed of `run`, while the block runs."""
-        key = run.instance_id
-        feed, listeners = self._listened.setdefault(key, (Feed(self._journal, self._waiter, self._hints, run), []))
-        listeners.append(None)
+        feed = self._listened.get(run.instance_id)
+        if feed is None:
+            feed = self._listened[run.instance_id] = Feed(self._journal, self._waiter, self._hints, run)
+        feed.listeners += 1
         try:
             yield feed
         finally:
-            listeners.pop()
-            if not listeners:
-                del self._listened[key]
+            feed.listeners -= 1
+            if not feed.listeners:
+                del self._listened[run.instance_id]
                 feed.close()
 
 
@@ -54,6 +55,7 @@ class Feed:
     """The events of a run so far. `news` is set when there are more, or when there will be none: it `is_over`."""
 
     def __init__(self, journal: Journal, waiter: TurnWaiter, hints: Hints, run: TurnRun) -> None:
+        self.listeners = 0
         self.events: list[LiveEvent] = []
         self.is_over = False
         self.news = asyncio.Event()
