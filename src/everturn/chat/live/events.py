@@ -6,7 +6,7 @@ number of the run.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -286,11 +286,6 @@ def _place(said: _Said, what: int) -> Position:
     return (_MESSAGES, said.calls, 1, said.attempt, len(said.text), what)
 
 
-def events_of(facts: TurnFacts, words: Sequence[Words] = (), calls: Sequence[Call] = ()) -> list[LiveEvent]:
-    """All events of the latest run of a turn, as far as its facts go."""
-    return list(EventFold(facts.run).add(words, calls, facts.verdict, facts.outcome))
-
-
 def after(events: Iterable[LiveEvent], position: Position, run: TurnRun) -> Iterator[LiveEvent]:
     """Those of `events` after `position`.
 
@@ -310,11 +305,6 @@ def after(events: Iterable[LiveEvent], position: Position, run: TurnRun) -> Iter
             if read > 0:
                 body = body.model_copy(update={"delta": body.delta[read:]})
         yield LiveEvent(event.position, body)
-
-
-def is_end(event: LiveEvent) -> bool:
-    """Whether this ends a run of AG-UI; a pause does, too."""
-    return isinstance(event.body, RunFinishedEvent | RunErrorEvent)
 
 
 def is_pause(event: LiveEvent) -> bool:

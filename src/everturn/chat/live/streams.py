@@ -3,23 +3,23 @@ so it continues anywhere, after any event, in any process."""
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import ExitStack, aclosing, contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, field
 
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from everturn.chat.facts import TurnFacts
-from everturn.chat.live.events import LiveEvent, Position, after, is_end, is_pause, position_of
+from everturn.chat.live.events import LiveEvent, Position, after, is_pause, position_of
 from everturn.chat.live.feed import Feeds
-from everturn.web.problems import Problem
+from everturn.web.problems import Problem, unavailable
 from everturn.web.requests import encoded_id
 
 # Proxies close a connection on which nothing is said for a minute or so.
 KEEP_ALIVE_S = 15.0
 _KEEP_ALIVE = b": still here\n\n"
-_RETRY_AFTER_S = "2"
+_RETRY_AFTER_S = 2.0
 
 # An event as the client of a stream reads it; it may be nothing.
 Encode = Callable[[LiveEvent], bytes]
@@ -43,13 +43,14 @@ class Streams:
         Raises Problem (429) if the user has too many.
         """
         if self._open[user_id] >= self.most_per_user:
-            raise Problem(
-                429,
+            raise unavailable(
                 f"{self.most_per_user} streams are open for this user; close one of them, or set "
                 "EVERTURN_MAX_STREAMS_PER_USER higher",
-                headers={"retry-after": _RETRY_AFTER_S},
+                retry_after_s=_RETRY_AFTER_S,
+                status=429,
             )
-        held.enter_context(self._one_more(user_id))
+        self._open[user_id] += 1
+        held.callback(self._leave, user_id)
 
     def of(
         self,
@@ -76,9 +77,9 @@ class Streams:
             while True:
                 news, is_over = feed.news, feed.is_over
                 events = list(after(feed.events[read:], position, facts.run))
-                read += len(feed.events) - read
-                if one_run and (ends := [place for place, event in enumerate(events) if is_end(event)]):
-                    yield b"".join(map(encode, events[: ends[0] + 1]))
+                read = len(feed.events)
+                if one_run and (pauses := [count for count, event in enumerate(events, 1) if is_pause(event)]):
+                    yield b"".join(map(encode, events[: pauses[0]]))
                     return
                 if events:
                     position = events[-1].position
@@ -95,15 +96,10 @@ class Streams:
                     except TimeoutError:
                         yield _KEEP_ALIVE
 
-    @contextmanager
-    def _one_more(self, user_id: str) -> Iterator[None]:
-        self._open[user_id] += 1
-        try:
-            yield
-        finally:
-            self._open[user_id] -= 1
-            if not self._open[user_id]:
-                del self._open[user_id]
+    def _leave(self, user_id: str) -> None:
+        self._open[user_id] -= 1
+        if not self._open[user_id]:
+            del self._open[user_id]
 
 
 class EventStream(StreamingResponse):

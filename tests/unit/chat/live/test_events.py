@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from everturn.chat.calls import Call
 from everturn.chat.facts import Accepted, Cancelled, Failed, Outcome, Reply, TurnFacts, TurnRun, Verdict
-from everturn.chat.live.events import EventFold, LiveEvent, after, events_of, position_of
+from everturn.chat.live.events import EventFold, LiveEvent, after, position_of
 from everturn.chat.words import Words
 from everturn.contracts.chat import TurnStatus
 
@@ -29,6 +29,10 @@ REPLY_TYPES = [
 def told(verdict: Verdict | None, status: TurnStatus | None = None, run: TurnRun = RUN) -> list[LiveEvent]:
     outcome = Outcome(status=status, at=AT, sequence=1) if status else None
     return events_of(TurnFacts(run, verdict, outcome))
+
+
+def events_of(facts: TurnFacts, words: Sequence[Words] = (), calls: Sequence[Call] = ()) -> list[LiveEvent]:
+    return list(EventFold(facts.run).add(words, calls, facts.verdict, facts.outcome))
 
 
 def types(events: list[LiveEvent]) -> list[str]:
