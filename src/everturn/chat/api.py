@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from everturn.chat.accept import Acceptance, TurnOptions
 from everturn.chat.facts import Failed, TurnFacts
-from everturn.chat.lists import Lists, TurnFilter
+from everturn.chat.lists import ListQuery, Lists
 from everturn.chat.live.streams import EventStream, Streams, asked_position
 from everturn.chat.metrics import InFlight
 from everturn.chat.turns import Turns
@@ -105,15 +105,6 @@ def message_of(user_id: str, text: str, session_id: str | None) -> Message:
     except ValueError as error:
         raise Problem(422, f"the text {error}") from None
     return Message(user_id=user_id, text=text, metadata=MessageMetadata(session_id=session_id))
-
-
-@dataclass(frozen=True, slots=True)
-class ListQuery:
-    """A part of what a user has: at most `limit`, after `cursor`."""
-
-    user_id: str
-    limit: int
-    cursor: int | None
 
 
 async def list_query(
@@ -245,12 +236,10 @@ class _Routes:
         session_id: Id | None = None,
         include: Include = None,
     ) -> Response:
-        wanted, with_content = TurnFilter(status, session_id), include is not None
-        found = await self._lists.turns(query.user_id, wanted, query.cursor, query.limit, with_content=with_content)
-        return _json(found)
+        return _json(await self._lists.turns(query, status, session_id, with_content=include is not None))
 
     async def list_sessions(self, query: Annotated[ListQuery, Depends(list_query)]) -> Response:
-        return _json(await self._lists.sessions(query.user_id, query.cursor, query.limit))
+        return _json(await self._lists.sessions(query))
 
     async def decide(self, turn_id: PathId, call_id: PathId, decision: ApprovalDecision, caller: CallerOf) -> Response:
         await self._turns.check_owner(turn_id, caller.user_id)

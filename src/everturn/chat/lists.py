@@ -19,52 +19,49 @@ _Numbered = tuple[int, IndexedTurn]
 
 
 @dataclass(frozen=True, slots=True)
-class TurnFilter:
-    """Which turns are wanted; None is any."""
+class ListQuery:
+    """A part of what a user has, newest first: at most `limit`, after `cursor`, the `next` of the list before."""
 
-    status: TurnStatus | None = None
-    session_id: str | None = None
+    user_id: str
+    limit: int
+    cursor: int | None
 
 
 @dataclass(eq=False, slots=True)
 class Lists:
-    """A list begins with the newest, or after `cursor`, the `next` of the list before. Raises TransientError."""
+    """Lists of what users have. Raises TransientError."""
 
     _indexes: UserIndexes
     _turns: Turns
     _queue: SessionQueue
 
     async def turns(
-        self, user_id: str, wanted: TurnFilter, cursor: int | None, limit: int, *, with_content: bool = False
+        self, query: ListQuery, status: TurnStatus | None, session_id: str | None, *, with_content: bool
     ) -> TurnList:
-        """At most `limit` turns of the user."""
-
-        def is_wanted(entry: IndexedTurn) -> bool:
-            return wanted.session_id in (None, entry.session_id)
-
+        """Turns of that status and session; None is any."""
         shown: list[Turn] = []
-        async with aclosing(self._batches(user_id, cursor, is_wanted)) as batches:
+        async with aclosing(self._batches(query, lambda entry: session_id in (None, entry.session_id))) as batches:
             async for entries, after in batches:
                 cursor = after
                 looking = (self._turns.look(entry.turn_id, with_content=with_content) for _, entry in entries)
                 found = await asyncio.gather(*looking)
                 for (number, _), turn in zip(entries, found, strict=True):
-                    if turn is not None and turn.user_id == user_id and wanted.status in (None, turn.status):
+                    if turn is not None and turn.user_id == query.user_id and status in (None, turn.status):
                         shown.append(turn)
-                        if len(shown) == limit:
+                        if len(shown) == query.limit:
                             return TurnList(turns=shown, next=_next(number))
         return TurnList(turns=shown, next=_next(cursor))
 
-    async def sessions(self, user_id: str, cursor: int | None, limit: int) -> SessionList:
-        """At most `limit` sessions of the user, each at the place of its last turn."""
+    async def sessions(self, query: ListQuery) -> SessionList:
+        """Sessions, each at the place of its last turn."""
         shown: list[SessionSummary] = []
-        async with aclosing(self._batches(user_id, cursor, lambda _: True)) as batches:
+        async with aclosing(self._batches(query, lambda _: True)) as batches:
             async for entries, after in batches:
                 cursor = after
                 found = await self._queue.read_many(sorted({entry.session_id for _, entry in entries}))
                 for number, entry in entries:
                     session = found.get(entry.session_id)
-                    if session is None or (session.last_turn, session.user_id) != (entry.turn_id, user_id):
+                    if session is None or (session.last_turn, session.user_id) != (entry.turn_id, query.user_id):
                         continue
                     shown.append(
                         SessionSummary(
@@ -74,17 +71,17 @@ class Lists:
                             title=session.title,
                         )
                     )
-                    if len(shown) == limit:
+                    if len(shown) == query.limit:
                         return SessionList(sessions=shown, next=_next(number))
         return SessionList(sessions=shown, next=_next(cursor))
 
     async def _batches(
-        self, user_id: str, cursor: int | None, is_wanted: Callable[[IndexedTurn], bool]
+        self, query: ListQuery, is_wanted: Callable[[IndexedTurn], bool]
     ) -> AsyncGenerator[tuple[list[_Numbered], int], None]:
         """The wanted entries, some at a time, and the cursor after them; 0 after the last one there is."""
         batch: list[_Numbered] = []
         looks = 0
-        async with aclosing(self._indexes.newest(user_id, cursor)) as entries:
+        async with aclosing(self._indexes.newest(query.user_id, query.cursor)) as entries:
             async for number, entry in entries:
                 looks += 1
                 if is_wanted(entry):
@@ -97,5 +94,5 @@ class Lists:
         yield batch, 0
 
 
-def _next(cursor: int | None) -> str | None:
+def _next(cursor: int) -> str | None:
     return str(cursor) if cursor else None
