@@ -1,7 +1,6 @@
 """A turn as a client sees it: folded from its facts, its session and its workflow's history. Pure."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
 
 from dapr.ext.workflow import WorkflowHistoryEvent, WorkflowHistoryEventType, WorkflowState, WorkflowStatus
@@ -22,27 +21,7 @@ from everturn.contracts.fields import to_wire
 _INTERNAL = frozenset({"defer_event", END_TURN})
 # With one of these scheduled, nothing can hold the turn any more.
 _ENDING = frozenset({SAVE_CONVERSATION, HANDLE_ERROR, END_TURN})
-
-
-@dataclass(slots=True)
-class _StepSoFar:
-    name: str
-    started_at: datetime
-    attempts: int = 0
-    status: StepStatus = StepStatus.RUNNING
-    finished_at: datetime | None = None
-    error: Failure | None = None
-
-    def as_step(self) -> Step:
-        done = self.status in (StepStatus.COMPLETED, StepStatus.FAILED)
-        return Step(
-            name=self.name,
-            status=self.status,
-            attempts=self.attempts,
-            started_at=to_wire(self.started_at),
-            finished_at=to_wire(self.finished_at) if done and self.finished_at else None,
-            error=self.error,
-        )
+_DONE = frozenset({StepStatus.COMPLETED, StepStatus.FAILED})
 
 
 def steps_of(history: Iterable[WorkflowHistoryEvent], outcome: Outcome | None = None) -> list[Step]:
@@ -52,13 +31,13 @@ def steps_of(history: Iterable[WorkflowHistoryEvent], outcome: Outcome | None = 
     without it, when it is `failed`. A look whether it is the turn's turn yet is no attempt, nor is what the step that
     ends the turn does again after it has written `outcome`: what was said of an ended turn stays.
     """
-    steps: dict[str, _StepSoFar] = {}
-    by_id: dict[int, _StepSoFar] = {}
+    steps: dict[str, Step] = {}
+    by_id: dict[int, Step] = {}
     for event in history:
         match event.event_type:
             case WorkflowHistoryEventType.TASK_SCHEDULED if event.name and event.name not in _INTERNAL:
                 _give_up_others(steps.values(), event.name)
-                step = steps.setdefault(event.name, _StepSoFar(event.name, event.timestamp))
+                step = steps.setdefault(event.name, _begun(event.name, event.timestamp))
                 if outcome is not None and event.name in _ENDING and step.attempts >= outcome.attempt:
                     continue
                 step.attempts += 1
@@ -68,10 +47,10 @@ def steps_of(history: Iterable[WorkflowHistoryEvent], outcome: Outcome | None = 
                 _give_up_others(steps.values(), None)
             case WorkflowHistoryEventType.TASK_COMPLETED if event.task_scheduled_id in by_id:
                 done = by_id[event.task_scheduled_id or 0]
-                done.status, done.finished_at = StepStatus.COMPLETED, event.timestamp
+                done.status, done.finished_at = StepStatus.COMPLETED, to_wire(event.timestamp)
             case WorkflowHistoryEventType.TASK_FAILED if event.task_scheduled_id in by_id:
                 failed = by_id[event.task_scheduled_id or 0]
-                failed.status, failed.finished_at = StepStatus.RETRYING, event.timestamp
+                failed.status, failed.finished_at = StepStatus.RETRYING, to_wire(event.timestamp)
                 if outcome is not None and failed.name in _ENDING and failed.attempts >= outcome.attempt:
                     failed.status = StepStatus.COMPLETED
                 elif details := event.failure_details:
@@ -81,17 +60,26 @@ def steps_of(history: Iterable[WorkflowHistoryEvent], outcome: Outcome | None = 
                         _forget_look(steps, failed)
             case _:
                 continue
-    return [step.as_step() for step in steps.values()]
+    return [_shown(step) for step in steps.values()]
 
 
-def _forget_look(steps: dict[str, _StepSoFar], step: _StepSoFar) -> None:
+def _begun(name: str, at: datetime) -> Step:
+    return Step(name=name, status=StepStatus.RUNNING, attempts=0, started_at=to_wire(at))
+
+
+def _shown(step: Step) -> Step:
+    """A step that is not over has no end, though an attempt of it has."""
+    return step if step.status in _DONE else step.model_copy(update={"finished_at": None})
+
+
+def _forget_look(steps: dict[str, Step], step: Step) -> None:
     """A look whether it is the turn's turn; one after a person's decision comes after attempts that count."""
     step.attempts, step.status, step.error = step.attempts - 1, StepStatus.COMPLETED, None
     if not step.attempts:
         del steps[step.name]
 
 
-def _give_up_others(steps: Iterable[_StepSoFar], name: str | None) -> None:
+def _give_up_others(steps: Iterable[Step], name: str | None) -> None:
     """Another step begins: what was waiting for its next attempt has failed for good."""
     for step in steps:
         if step.name != name and step.status is StepStatus.RETRYING:
@@ -181,7 +169,7 @@ def _ended(step: Step, outcome: Outcome) -> Step:
     cancelled = outcome.status is TurnStatus.CANCELLED
     if step.name in _ENDING and step.status is not StepStatus.FAILED and not cancelled:
         return step.model_copy(update={"status": StepStatus.COMPLETED, "finished_at": outcome.at})
-    if step.status in (StepStatus.COMPLETED, StepStatus.FAILED):
+    if step.status in _DONE:
         return step
     error = Failure(kind=CANCELLED, message="the turn was cancelled") if cancelled else step.error
     return step.model_copy(update={"status": StepStatus.FAILED, "finished_at": outcome.at, "error": error})
