@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import unified_diff
+from itertools import zip_longest
 from typing import Any, Literal
 
 import msgspec
@@ -26,7 +27,7 @@ from everturn.chat.calls import (
     taken_in,
 )
 from everturn.chat.context import memory_of, prompt_history
-from everturn.chat.facts import Accepted, Context, PastEntry, decoded
+from everturn.chat.facts import Accepted, Context, PastEntry
 from everturn.contracts.recording import Recording
 from everturn.errors import EverturnError, TerminalError
 
@@ -115,8 +116,8 @@ class _RecordedCalls(CallLog):
         raise _Ended("the recording has no answer")
 
     def tools_of_servers(self, agent: str) -> Sequence[Any] | None:
-        calls = (call for call in self._models_of(agent) if call.id not in self.used)
-        offered = self._prompts.get(parts_of(call.id)[0]) if (call := next(calls, None)) else None
+        call = next(self._left_of(agent), None)
+        offered = self._prompts.get(parts_of(call.id)[0]) if call else None
         return offered["tools"] if isinstance(offered, dict) and isinstance(offered["tools"], list) else []
 
     def depart(self, kind: DepartureKind, agent: str, *lines: str) -> None:
@@ -134,21 +135,21 @@ class _RecordedCalls(CallLog):
         self._calls[call.id] = call
         return call
 
-    def _models_of(self, agent: str) -> Iterator[Call]:
-        return (call for call in self.recorded.values() if call.kind == "model" and call.agent == agent)
+    def _left_of(self, agent: str) -> Iterator[Call]:
+        """The model calls of an agent that have answered nothing yet."""
+        models = (call for call in self.recorded.values() if call.kind == "model" and call.agent == agent)
+        return (call for call in models if call.id not in self.used)
 
     def _like(self, question: Question) -> Call | None:
         """The next call of the agent with that input, whatever its instructions and tools were."""
         asked = parts_of(question.digest)[2]
-        calls = (call for call in self._models_of(question.agent) if call.id not in self.used)
-        return next((call for call in calls if parts_of(call.id)[2] == asked), None)
+        return next((call for call in self._left_of(question.agent) if parts_of(call.id)[2] == asked), None)
 
     def _leave(self, question: Question) -> None:
         """Say why there is no answer to `question`."""
-        call = next((call for call in self._models_of(question.agent) if call.id not in self.used), None)
-        if call is not None:
+        if call := next(self._left_of(question.agent), None):
             self._compare(question, call)
-            self.depart("input", question.agent, *_input_lines(question, item_digests_of(call, self._first)))
+            self.depart("input", question.agent, _input_line(question, item_digests_of(call, self._first)))
         elif self._reply is not None:
             line = f"would ask the model of {question.agent} once more, which the recording does not have"
             self.depart("call", question.agent, line)
@@ -220,8 +221,8 @@ def _result(recording: Recording, log: _RecordedCalls, ending: Literal["reply", 
 
 def _fact(value: Any, kind: Any) -> Any:
     try:
-        return decoded(value, kind) if kind is not PastEntry else msgspec.convert(value, PastEntry)
-    except (EverturnError, msgspec.ValidationError) as error:
+        return msgspec.convert(value, kind, strict=False)
+    except msgspec.ValidationError as error:
         sentence = f"the recording has a part that is no {kind.__name__}"
         raise TerminalError(sentence, kind=_NO_RECORDING) from error
 
@@ -263,17 +264,15 @@ def _names(offered: Mapping[str, Any]) -> list[str]:
     return [name for what in _OFFERED for name in _by_name(offered.get(f"{what}s", []))]
 
 
-def _input_lines(question: Question, recorded: Sequence[str]) -> list[str]:
+def _input_line(question: Question, recorded: Sequence[str]) -> str:
     """Which item of the input is the first that is not the recorded one."""
     now = question.item_digests
-    same = next((at for at, pair in enumerate(zip(now, recorded, strict=False)) if pair[0] != pair[1]), None)
-    if same is None and len(now) == len(recorded):
-        return ["the input is not the recorded one"]
-    at = min(len(now), len(recorded)) if same is None else same
+    at = next((at for at, (new, old) in enumerate(zip_longest(now, recorded)) if new != old), None)
+    if at is None:
+        return "the input is not the recorded one"
     what = _described(question.items[at]) if at < len(now) else "missing"
-    return [
-        f"item {at + 1} of the input is not the recorded one: it is {what} ({len(now)} items, {len(recorded)} recorded)"
-    ]
+    counts = f"{len(now)} items, {len(recorded)} recorded"
+    return f"item {at + 1} of the input is not the recorded one: it is {what} ({counts})"
 
 
 def _described(item: Any) -> str:
