@@ -26,7 +26,6 @@ from agents import (
     Model,
     ModelResponse,
     ModelSettings,
-    ModelTracing,
     RunResult,
     RunState,
 )
@@ -55,8 +54,8 @@ _ANYTHING = TypeAdapter(Any)
 _DEFAULT_SETTINGS = Agent(name="default").model_settings
 # What an answer that ends a run consists of; anything else asks for something to be done.
 _FINAL = frozenset({"message", "reasoning"})
-
-_EXECUTES: dict[str, str | int] = {"gen_ai.operation.name": "execute_tool"}
+# The arguments of `Model.get_response`, in their order; others have names alone.
+_ASKED = ("system_instructions", "input", "model_settings", "tools", "output_schema", "handoffs", "tracing")
 
 _RUN: ContextVar["PaidRun"] = ContextVar("run")
 # Inside a tool's call, which may be the run of an agent: the faults of its own calls, which the SDK takes for answers.
@@ -110,7 +109,8 @@ class PaidRun:
             _RUN.reset(token)
 
     @contextmanager
-    def _noting_faults(self) -> Iterator[None]:
+    def noting_faults(self) -> Iterator[None]:
+        """Note what the block raises."""
         try:
             yield
         except Exception as error:
@@ -119,12 +119,10 @@ class PaidRun:
                 faults.append(error)
             raise
 
-    async def ask(self, agent: Agent[Any], own: Model | None, asked: Sequence[Any], more: dict[str, Any]) -> Any:
+    async def ask(
+        self, agent: Agent[Any], own: Model | None, asked: Sequence[Any], more: dict[str, Any]
+    ) -> ModelResponse:
         """The answer of the agent's model. `asked`: the SDK's arguments in their order."""
-        with self._noting_faults():
-            return await self._ask(agent, own, asked, more)
-
-    async def _ask(self, agent: Agent[Any], own: Model | None, asked: Sequence[Any], more: dict[str, Any]) -> Any:
         is_rendered = callable(agent.instructions)
         instructions = (is_rendered and self.log.instructions_of(agent.name)) or asked[0]
         asked, question = await self._with_taken(agent.name, instructions, asked)
@@ -224,10 +222,6 @@ class PaidRun:
 
     async def call(self, tool: FunctionTool, inner: Any, context: ToolContext[Any], arguments: str) -> Any:
         """The tool's answer to a call."""
-        with self._noting_faults():
-            return await self._call(tool, inner, context, arguments)
-
-    async def _call(self, tool: FunctionTool, inner: Any, context: ToolContext[Any], arguments: str) -> Any:
         call_id = self._ids.get(context.tool_call_id, f"tool-{context.tool_call_id}")
         if (kept := self.log.answer_of(call_id, tool.name, arguments)) is not None:
             return kept.answer
@@ -241,8 +235,7 @@ class PaidRun:
             # Also if another attempt runs at this moment, as when a sidecar that is back gives the step out again.
             if await self.log.add(begun) is not begun:
                 return await self._keep(call, OUTCOME_UNKNOWN.format(name=tool.name), error="outcome_unknown")
-        attributes = {**_EXECUTES, "gen_ai.tool.name": tool.name, "gen_ai.tool.call.id": call_id}
-        with tracing.span(CHAT_APP_ID, f"execute_tool {tool.name}", attributes=attributes):
+        with tracing.span(CHAT_APP_ID, f"execute_tool {tool.name}", attributes=_executes(tool.name, call_id)):
             answer = await self._made(tool.name, inner(context, arguments))
         if answer is None and tool._agent_instance is not None:  # noqa: SLF001 - as in `_reached`
             return answer  # the agent that is this tool stopped to ask: it goes on when that is decided
@@ -300,7 +293,7 @@ class PaidRun:
         if (shapes := self.log.tools_of_servers(agent.name)) is not None:
             own = {tool.name for tool in agent.tools}
             return [_recorded_tool(shape) for shape in shapes if shape[0] not in own]
-        with self._noting_faults():
+        with self.noting_faults():
             try:
                 found: list[Any] = await inner(context)
             except Exception as error:  # noqa: BLE001 - whatever it raises, its connection cannot be used
@@ -325,8 +318,7 @@ def prepare(agent: Agent[Any]) -> "list[MCPServer]":
     for one in agents:
         if not isinstance(one.model, _PaidModel):
             _prepare(one)
-    servers = [server for one in agents for server in one.mcp_servers]
-    return list(dict.fromkeys(servers))
+    return list(dict.fromkeys(server for one in agents for server in one.mcp_servers))
 
 
 def _prepare(agent: Agent[Any]) -> None:
@@ -364,9 +356,8 @@ def _target(handoff: Handoff[Any, Any]) -> Any:
 
 
 def _prepare_tool(tool: Any) -> None:
-    if not isinstance(tool, FunctionTool) or isinstance(tool.on_invoke_tool, _PaidTool):
-        return
-    tool.on_invoke_tool = _PaidTool(tool, tool.on_invoke_tool)
+    if isinstance(tool, FunctionTool) and not isinstance(tool.on_invoke_tool, _PaidTool):
+        tool.on_invoke_tool = _PaidTool(tool, tool.on_invoke_tool)
 
 
 def _prepare_handoff(handoff: Handoff[Any, Any]) -> None:
@@ -400,7 +391,9 @@ class _PaidTool:
         self._inner = inner
 
     async def __call__(self, context: ToolContext[Any], arguments: str) -> Any:
-        return await _RUN.get().call(self._tool, self._inner, context, arguments)
+        run = _RUN.get()
+        with run.noting_faults():
+            return await run.call(self._tool, self._inner, context, arguments)
 
 
 class _PaidModel(Model):
@@ -410,20 +403,10 @@ class _PaidModel(Model):
         self._agent = agent
         self._own = own
 
-    async def get_response(  # noqa: PLR0913, PLR0917 - the SDK's signature
-        self,
-        system_instructions: str | None,
-        input: Any,  # noqa: A002
-        model_settings: Any,
-        tools: list[Any],
-        output_schema: Any,
-        handoffs: list[Any],
-        tracing: ModelTracing,
-        **more: Any,
-    ) -> ModelResponse:
-        asked = (system_instructions, input, model_settings, tools, output_schema, handoffs, tracing)
-        response: ModelResponse = await _RUN.get().ask(self._agent, self._own, asked, more)
-        return response
+    async def get_response(self, *given: Any, **more: Any) -> ModelResponse:
+        run, asked = _RUN.get(), (*given, *(more.pop(name) for name in _ASKED[len(given) :]))
+        with run.noting_faults():
+            return await run.ask(self._agent, self._own, asked, more)
 
     def stream_response(self, *args: Any, **kwargs: Any) -> AsyncIterator[TResponseStreamEvent]:
         raise NotImplementedError("a run of an agent asks for whole answers")
@@ -432,6 +415,10 @@ class _PaidModel(Model):
 def _asks(model: str) -> dict[str, str | int]:
     """https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans/"""
     return {"gen_ai.operation.name": "chat", "gen_ai.provider.name": "openai", "gen_ai.request.model": model}
+
+
+def _executes(tool: str, call_id: str) -> dict[str, str | int]:
+    return {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": tool, "gen_ai.tool.call.id": call_id}
 
 
 def _used(response: ModelResponse) -> dict[str, int]:
@@ -459,14 +446,10 @@ def _recorded_tool(shape: Sequence[Any]) -> FunctionTool:
     return FunctionTool(name, description or "", schema or {}, never, strict_json_schema=False)
 
 
-def _names(handoffs: Sequence[Any]) -> list[str]:
-    return [handoff.tool_name for handoff in handoffs]
-
-
 def _question(agent: str, instructions: str | None, asked: Sequence[Any]) -> Question:
     """What is asked, of the SDK's arguments in their order."""
     items = _without_nulls(_ANYTHING.dump_python(asked[1], mode="json", fallback=str))
-    offered = {"tools": [_shape(tool) for tool in asked[3]], "handoffs": _names(asked[5])}
+    offered = {"tools": [_shape(tool) for tool in asked[3]], "handoffs": [handoff.tool_name for handoff in asked[5]]}
     plain = _without_nulls(_ANYTHING.dump_python(offered, mode="json", fallback=str))
     return Question(agent, instructions, items if isinstance(items, list) else [items], plain)
 
