@@ -7,8 +7,7 @@ page makes sign in as those of every other client do.
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
-from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -56,20 +55,11 @@ class Page:
 @cache
 def page_for(auth: str) -> Page:
     """The page of a service whose users sign in by `auth` (`EVERTURN_AUTH`), which its markup names."""
-    found = dict(_files(files(__name__), "/page"))
-    index = found[_INDEX].replace(b'data-auth=""', f'data-auth="{auth}"'.encode())
-    return Page({path: BrowserFile.of(body, path, _POLICY) for path, body in {**found, _INDEX: index}.items()})
-
-
-def _files(folder: Traversable, path: str) -> "list[tuple[str, bytes]]":
-    found: list[tuple[str, bytes]] = []
-    for each in folder.iterdir():
-        name = f"{path}/{each.name}"
-        if each.is_dir():
-            found += _files(each, name)
-        elif is_served(name):
-            found.append((name, each.read_bytes()))
-    return found
+    folder = Path(__file__).parent
+    files = [file for file in folder.rglob("*") if is_served(file.name)]
+    found = {f"/page/{file.relative_to(folder).as_posix()}": file.read_bytes() for file in files}
+    found[_INDEX] = found[_INDEX].replace(b'data-auth=""', f'data-auth="{auth}"'.encode())
+    return Page({path: BrowserFile.of(body, path, _POLICY) for path, body in found.items()})
 
 
 class SignedIn(BaseModel):
