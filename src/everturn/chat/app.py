@@ -26,7 +26,7 @@ from everturn.chat.lists import Lists
 from everturn.chat.live.feed import Feeds
 from everturn.chat.live.streams import Streams
 from everturn.chat.maintenance import AbandonedTurns, Purge
-from everturn.chat.metrics import ChatMetrics, InFlight, request_limiter, step_limiter
+from everturn.chat.metrics import ChatMetrics, InFlight
 from everturn.chat.openai_api import add_openai_routes, error_of_openai
 from everturn.chat.page import add_page_routes, page_for
 from everturn.chat.queue import SessionQueue
@@ -87,7 +87,8 @@ class ChatParts:
         assistant = WarmedAssistant(
             settings, lambda: model or build_model(settings, "chat", dapr), model_name(settings), dapr
         )
-        steps = step_limiter(settings.max_inflight_steps, metrics)
+        steps = InFlight(settings.max_inflight_steps, "steps of turns are running", metrics)
+        metrics.show_under_way(steps)
         signals = EndSignals()
 
         journal, hints = Journal(dapr, settings.keep_turns_days, facts_of, close_words), Hints()
@@ -118,7 +119,7 @@ class ChatParts:
             cancellations=cancellations,
             attempts=StepAttempts(settings, parts, steps, metrics),
             purging=Purge(journal, abandoned, workflows, settings.keep_workflows_hours),
-            requests=request_limiter(settings.max_requests, metrics),
+            requests=InFlight(settings.max_requests, "messages are being answered", metrics),
             metrics=metrics,
             registry=registry,
         )

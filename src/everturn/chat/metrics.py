@@ -1,6 +1,6 @@
 """What this process does and how much of it at once: metrics (names in the contract), and limits for new messages."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -55,8 +55,8 @@ class ChatMetrics:
         if seconds is not None:
             self._step_seconds.labels(step).observe(seconds)
 
-    def attempts_under_way(self, count: int) -> None:
-        self._under_way.set(count)
+    def show_under_way(self, attempts: "InFlight") -> None:
+        self._under_way.set_function(lambda: attempts.count)
 
     def turns_resumed(self, count: int) -> None:
         self._resumed.inc(count)
@@ -66,49 +66,30 @@ class ChatMetrics:
 
 
 class InFlight:
-    """Counts what is in progress in this process, and calls `changed` with it; `what` begins the error's sentence.
+    """Counts what is in progress in this process; `what` begins the error's sentence.
 
     Of requests, a new one is refused at the limit. Of attempts of steps, which hold the turns in memory, none is ever
     refused, but new messages are.
     """
 
-    def __init__(
-        self, limit: int, what: str, metrics: ChatMetrics, changed: Callable[[int], None] = lambda _: None
-    ) -> None:
+    def __init__(self, limit: int, what: str, metrics: ChatMetrics) -> None:
+        self.count = 0
         self._limit = limit
         self._what = what
         self._metrics = metrics
-        self._changed = changed
-        self._count = 0
-
-    @property
-    def is_full(self) -> bool:
-        return self._count >= self._limit
 
     def refuse_more(self) -> None:
         """Raises TransientError (kind `overloaded`) at the limit."""
-        if self.is_full:
+        if self.count >= self._limit:
             self._metrics.request_refused()
-            sentence = f"{self._count} {self._what} already; try again"
+            sentence = f"{self.count} {self._what} already; try again"
             raise TransientError(sentence, kind="overloaded", retry_after_s=_RETRY_AFTER_S)
 
     @contextmanager
     def one_more(self) -> Iterator[None]:
         """Count one while the block runs."""
-        self._add(1)
+        self.count += 1
         try:
             yield
         finally:
-            self._add(-1)
-
-    def _add(self, more: int) -> None:
-        self._count += more
-        self._changed(self._count)
-
-
-def request_limiter(limit: int, metrics: ChatMetrics) -> InFlight:
-    return InFlight(limit, "messages are being answered", metrics)
-
-
-def step_limiter(limit: int, metrics: ChatMetrics) -> InFlight:
-    return InFlight(limit, "steps of turns are running", metrics, metrics.attempts_under_way)
+            self.count -= 1
