@@ -65,16 +65,11 @@ class ChatParts:
 
     sidecar: Sidecar
     assistant: WarmedAssistant
-    acceptance: Acceptance
-    turns: Turns
-    waiter: TurnWaiter
-    lists: Lists
-    streams: Streams
+    api: ChatApi
     context: ContextSource
     cancellations: Cancellations
     attempts: StepAttempts
     purging: Purge
-    requests: InFlight
     metrics: ChatMetrics
     registry: CollectorRegistry
 
@@ -107,19 +102,17 @@ class ChatParts:
         turns = Turns(journal, queue, abandoned, workflows, steps, indexes)
         waiter = TurnWaiter(journal, workflows, signals, turns.look_after)
         budget = TokenBudget(journal, indexes, daily) if (daily := settings.user_daily_tokens) else None
+        acceptance = Acceptance(claims, journal, queue, indexes, abandoned, steps, budget, settings.overlap)
+        streams = Streams(Feeds(journal, waiter, hints), settings.max_streams_per_user)
+        requests = InFlight(settings.max_requests, "messages are being answered", metrics)
         return cls(
             sidecar=sidecar,
             assistant=assistant,
-            acceptance=Acceptance(claims, journal, queue, indexes, abandoned, steps, budget, settings.overlap),
-            turns=turns,
-            waiter=waiter,
-            lists=Lists(indexes, turns, queue),
-            streams=Streams(Feeds(journal, waiter, hints), settings.max_streams_per_user),
+            api=ChatApi(settings, acceptance, turns, waiter, Lists(indexes, turns, queue), streams, requests),
             context=context,
             cancellations=cancellations,
             attempts=StepAttempts(settings, parts, steps, metrics),
             purging=Purge(journal, abandoned, workflows, settings.keep_workflows_hours),
-            requests=InFlight(settings.max_requests, "messages are being answered", metrics),
             metrics=metrics,
             registry=registry,
         )
@@ -168,10 +161,9 @@ def app_over(settings: Settings, parts: ChatParts) -> FastAPI:
     )
 
     def add_routes(router: APIRouter) -> None:
-        api = ChatApi(settings, parts.acceptance, parts.turns, parts.waiter, parts.lists, parts.streams, parts.requests)
-        add_chat_routes(router, api)
-        add_agui_route(router, api)
-        add_openai_routes(router, api)
+        add_chat_routes(router, parts.api)
+        add_agui_route(router, parts.api)
+        add_openai_routes(router, parts.api)
         add_page_routes(router, page, parts.context.memory)
 
     return build_app(service, add_routes, lifespan=parts.lifespan)

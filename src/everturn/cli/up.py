@@ -57,7 +57,7 @@ async def _up(settings: Settings, wiring: Wiring) -> None:
         warning = asyncio.create_task(print_model_warning(settings))
         await stopping.wait()
         warning.cancel()
-        await stop_servers(servers, deadline, system.chat.parts.waiter.release)
+        await stop_servers(servers, deadline, system.chat.parts.api.waiter.release)
         await system.runtime.stop(deadline.left_s())  # before the services: what they are doing may still finish
     log.info("stopped")
 
