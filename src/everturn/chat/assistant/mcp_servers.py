@@ -47,7 +47,7 @@ class _Connection:
         self._is_begun = self._is_broken = False
         self._calls = 0
         self._changing = asyncio.Lock()
-        server.list_tools = self._counted(server.list_tools, self._note_list)  # type: ignore[method-assign]
+        server.list_tools = self._counted(server.list_tools, is_list=True)  # type: ignore[method-assign]
         server.call_tool = self._counted(server.call_tool)  # type: ignore[method-assign]
 
     async def make(self) -> bool:
@@ -64,11 +64,8 @@ class _Connection:
     async def close(self) -> None:
         await self._manager.cleanup_all()
 
-    def _note_list(self, *, has_worked: bool) -> None:
-        self._is_broken = not has_worked
-
-    def _counted(self, call: Callable[..., Awaitable[Any]], note: Callable[..., None] = lambda **_: None) -> Any:
-        """`call`, which waits while the connection is made; `note` is called with whether it worked."""
+    def _counted(self, call: Callable[..., Awaitable[Any]], *, is_list: bool = False) -> Any:
+        """`call`, which waits while the connection is made; one that lists the tools says whether it is broken."""
 
         @wraps(call)
         async def counted(*args: Any, **kwargs: Any) -> Any:
@@ -77,11 +74,11 @@ class _Connection:
             try:
                 answer = await call(*args, **kwargs)
             except Exception:
-                note(has_worked=False)
+                self._is_broken |= is_list
                 raise
             finally:
                 self._calls -= 1
-            note(has_worked=True)
+            self._is_broken &= not is_list
             return answer
 
         return counted
