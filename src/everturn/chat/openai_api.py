@@ -224,14 +224,11 @@ def _entries(messages: Sequence[InputMessage]) -> list[PastEntry]:
 
 def _goes_on(run: TurnRun, *, is_asking: bool) -> Problem:
     place = f"/turns/{encoded_id(run.turn_id)}"
-    status, code, detail = (
-        504,
-        "turn_goes_on",
-        f"The turn {run.turn_id} has not ended yet. It goes on: look at {place}.",
-    )
+    status, code, detail = 504, "turn_goes_on", f"The turn {run.turn_id} has not ended yet. It goes on"
     if is_asking:
-        status, code, detail = 409, _ASKING, f"{_DECIDE}, then the turn {run.turn_id} goes on: look at {place}."
-    return Problem(status, detail, headers={"location": place}, extras={"code": code, "turn_id": run.turn_id})
+        status, code, detail = 409, _ASKING, f"{_DECIDE}, then the turn {run.turn_id} goes on"
+    extras = {"code": code, "turn_id": run.turn_id}
+    return Problem(status, f"{detail}: look at {place}.", headers={"location": place}, extras=extras)
 
 
 class _Said:
@@ -319,9 +316,7 @@ class _ChatStream(_Stream):
     def __init__(self, run: TurnRun, model: object, with_usage: bool) -> None:
         super().__init__(run)
         self._with_usage = with_usage
-        created = _seconds(run.accepted.at)
-        head = {"id": _COMPLETION + run.turn_id, "object": "chat.completion.chunk", "created": created, "model": model}
-        self._head = {**head, "metadata": _ids(run)}
+        self._head = _completion_head(run, "chat.completion.chunk", model)
 
     def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
         return _data({**self._head, "choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}]})
@@ -381,21 +376,21 @@ class _ResponseStream(_Stream):
     def failed(self, message: str, code: str) -> bytes:
         response = _response(self._run, self._model, self._previous)
         failed = {**response, "status": "failed", "error": {"code": "server_error", "message": message}}
-        return self._event("error", message=message, code=code, param=None) + self._event(
-            "response.failed", response=failed
-        )
+        error = self._event("error", message=message, code=code, param=None)
+        return error + self._event("response.failed", response=failed)
+
+
+def _completion_head(run: TurnRun, kind: str, model: object) -> dict[str, Any]:
+    head = {"id": _COMPLETION + run.turn_id, "object": kind, "created": _seconds(run.accepted.at), "model": model}
+    return {**head, "metadata": _ids(run)}
 
 
 def _completion(facts: TurnFacts, reply: ChatReply) -> dict[str, Any]:
     message = {"role": "assistant", "content": reply.reply, "refusal": None}
     return {
-        "id": _COMPLETION + reply.turn_id,
-        "object": "chat.completion",
-        "created": _seconds(facts.run.accepted.at),
-        "model": reply.model,
+        **_completion_head(facts.run, "chat.completion", reply.model),
         "choices": [{"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}],
         "usage": _chat_usage(reply.usage),
-        "metadata": _ids(facts.run),
     }
 
 
@@ -403,7 +398,6 @@ def _response(
     run: TurnRun, model: str, previous: str | None, reply: ChatReply | None = None, text: str | None = None
 ) -> dict[str, Any]:
     """A response; in progress without its `reply`. `text` is what a stream has said, if not that."""
-    usage = reply.usage if reply else None
     return {
         "id": _RESPONSE + run.turn_id,
         "object": "response",
@@ -411,7 +405,7 @@ def _response(
         "status": "completed" if reply else "in_progress",
         "model": model,
         "output": [_item(run, reply.reply if text is None else text)] if reply else [],
-        "usage": reply and _response_usage(usage),
+        "usage": _response_usage(reply.usage) if reply else None,
         "conversation": {"id": run.accepted.session_id},
         "previous_response_id": previous,
         "metadata": _ids(run),
@@ -428,13 +422,12 @@ def _response(
 
 def _item(run: TurnRun, text: str | None) -> dict[str, Any]:
     """The message of a response; without text it has only begun."""
-    is_whole = text is not None
     return {
         "id": f"msg_{run.turn_id}",
         "type": "message",
         "role": "assistant",
-        "status": "completed" if is_whole else "in_progress",
-        "content": [_text_part(text)] if text is not None else [],
+        "status": "in_progress" if text is None else "completed",
+        "content": [] if text is None else [_text_part(text)],
     }
 
 
