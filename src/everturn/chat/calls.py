@@ -243,16 +243,13 @@ class CallLog:
         finally:
             self._limits.discard(limit)
 
-    def find(self, call_id: str) -> Call | None:
-        return self._calls.get(call_id)
-
     def answer_to(self, call_id: str, _question: Question) -> Call | None:
         """The model call that was asked `question`; None if it is to be made."""
-        return self.find(call_id)
+        return self._calls.get(call_id)
 
     def answer_of(self, call_id: str, _tool: str, _arguments: str) -> Call | None:
         """The tool call of that id; None if it is to be made."""
-        return self.find(call_id)
+        return self._calls.get(call_id)
 
     def tools_of_servers(self, _agent: str) -> Sequence[Any] | None:
         """The tools that the MCP servers of an agent have listed, as in a `Question`; None if they are to be asked."""
