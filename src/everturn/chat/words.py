@@ -103,9 +103,8 @@ class Speeches:
     hints: Hints
     ttl_s: int
 
-    def of(self, run: TurnRun, calls: int) -> "Speech":
-        """For an attempt that begins after `calls` calls of `run`."""
-        return Speech(self.journal, self.hints, self.ttl_s, run, calls)
+    def of(self, run: TurnRun) -> "Speech":
+        return Speech(self.journal, self.hints, self.ttl_s, run)
 
 
 class Speech:
@@ -114,15 +113,14 @@ class Speech:
     Words are not worth a turn: once the store does not take one, or somebody else speaks, no more are written.
     """
 
-    def __init__(self, journal: Journal, hints: Hints, ttl_s: int, run: TurnRun, calls: int) -> None:
+    def __init__(self, journal: Journal, hints: Hints, ttl_s: int, run: TurnRun) -> None:
         self._journal = journal
         self._run = run
         self._hints = hints
         self._ttl_s = ttl_s
         self._id = new_id()
-        self._number = 0
+        self._number = self._calls = 0
         self._attempt = -1
-        self._calls = calls
         # Of the call that speaks now: what is written, what is not yet, and the first half of a character.
         self._said = self._heard = self._half = ""
         self._is_over = False

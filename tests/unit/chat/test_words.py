@@ -18,7 +18,7 @@ def journal_over(dapr: DaprClient) -> Journal:
 
 
 def speech_of(journal: Journal, hints: Hints | None = None) -> Speech:
-    return Speech(journal, hints or Hints(), 3_600, RUN, 0)
+    return Speech(journal, hints or Hints(), 3_600, RUN)
 
 
 def reply(text: str) -> Reply:

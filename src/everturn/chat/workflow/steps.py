@@ -218,7 +218,7 @@ async def _replied(call: StepCall, calls: CallLog) -> Reply | None:
         return kept or await _ask(call, calls)
     if kept and kept.words >= 0:
         return kept
-    async with call.parts.speeches.of(call.run, len(calls.calls)).writing() as calls.speech:
+    async with call.parts.speeches.of(call.run).writing() as calls.speech:
         kept = kept or await _ask(call, calls)
     if kept is None:
         return None
