@@ -5,8 +5,11 @@ A `chat_workflow` whose input is not what it expects is the bug.
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from everturn.dapr.wire import Request
 from everturn.testing.clock import ManualClock
@@ -53,27 +56,19 @@ async def ended_turns(system: System, how: str) -> float:
     return sum(float(line.removeprefix(name)) for line in lines if line.startswith(name))
 
 
-async def test_a_terminated_turn_lets_the_next_message_go(system: System) -> None:
+@pytest.mark.parametrize(("leave", "how"), [(terminate, "cancelled"), (fail, "failed")])
+async def test_a_turn_that_its_workflow_has_left_lets_the_next_message_go(
+    system: System, leave: Callable[[System, str], Awaitable[None]], how: str
+) -> None:
     first, release = await held(system)
-    await terminate(system, first)
+    await leave(system, first)
 
     reply = await system.say("second")
 
     assert (reply.status_code, reply.json()["reply"]) == (200, "hello")
-    assert (await system.turn(first))["status"] == "cancelled"
+    assert (await system.turn(first))["status"] == how
+    assert await ended_turns(system, how) == 1
     assert await system.history_of(2) == ["second", "hello"]
-    release.set()
-
-
-async def test_a_failed_workflow_lets_the_next_message_go(system: System) -> None:
-    first, release = await held(system)
-    await fail(system, first)
-
-    reply = await system.say("second")
-
-    assert (reply.status_code, reply.json()["reply"]) == (200, "hello")
-    assert (await system.turn(first))["status"] == "failed"
-    assert await ended_turns(system, "failed") == 1
     release.set()
 
 
