@@ -61,10 +61,15 @@ def fresh() -> None:
     keys.clear()
 
 
-async def replied(model: ScriptedModel, log: CallLog, max_model_calls: int = 11) -> str:
-    agent = agent_at("tests.system.paid_assistant:agent")
+async def replied(
+    model: ScriptedModel, log: CallLog, agent: Agent[Any] | None = None, max_model_calls: int = 11
+) -> str:
+    """The reply of an attempt, behind whose pause a person has approved all that it asks."""
+    agent = agent or agent_at("tests.system.paid_assistant:agent")
     assistant = Assistant(model, agent=agent, max_model_calls=max_model_calls)
-    return await assistant.reply(default_memory("ann"), [], "hello", (), log)
+    pause = log.pause
+    decisions = {one.call_id: Decision(decision="approve", at=pause.asked_at) for one in pause.asked} if pause else {}
+    return await assistant.reply(default_memory("ann"), [], "hello", (), log, decisions)
 
 
 async def broken_off_and_done_again(script: list[Any], repeated: int | None, kept: Kept) -> tuple[str, CallLog]:
@@ -120,14 +125,10 @@ async def test_an_agent_that_is_a_tool_stops_to_ask_and_goes_on_where_it_was() -
     clerk = Agent[Any](name="clerk", instructions="Book.", tools=[book])
     front = Agent[Any](name="front", instructions="Help.", tools=[clerk.as_tool("ask_clerk", "Ask the clerk.")])
     kept, model = Kept(0, is_written=True), ScriptedModel(script)
-    assistant, log = Assistant(model, agent=front), kept.log()
 
     with pytest.raises(RunStopped):
-        await assistant.reply(default_memory("ann"), [], "book", (), log)
-    assert log.pause is not None
-    (asked,) = log.pause.asked
-    decisions = {asked.call_id: Decision(decision="approve", at=log.pause.asked_at)}
-    reply = await assistant.reply(default_memory("ann"), [], "book", (), kept.log(), decisions)
+        await replied(model, kept.log(), front)
+    reply = await replied(model, kept.log(), front)
 
     assert reply == "the clerk has booked it"
     assert made == {"book PK301": 1}
@@ -140,14 +141,10 @@ async def test_what_was_asked_before_a_person_decided_can_be_asked_again_after_i
     sent = [assistant_message("sent")]
     stop = [function_call("book", {"flight": "PK301"}, call_id="b")]
     kept, model = Kept(0, is_written=True), ScriptedModel([ask, mail, sent, stop, ask, mail, sent, sent])
-    assistant = Assistant(model, agent=agent_at("tests.system.paid_assistant:agent"))
 
     with pytest.raises(RunStopped):
-        await assistant.reply(default_memory("ann"), [], "hello", (), kept.log())
-    pause = kept.log().pause
-    assert pause is not None
-    decisions = {one.call_id: Decision(decision="approve", at=pause.asked_at) for one in pause.asked}
-    await assistant.reply(default_memory("ann"), [], "hello", (), kept.log(), decisions)
+        await replied(model, kept.log())
+    await replied(model, kept.log())
 
     assert len(model.calls) == 8
     assert [call.agent for call in kept.calls.values() if call.name == "send_mail"] == ["clerk", "clerk"]
@@ -206,10 +203,8 @@ async def test_a_guardrail_that_says_no_fails_the_turn_for_good() -> None:
     def never(_context: Any, _agent: Any, _input: Any) -> GuardrailFunctionOutput:
         return GuardrailFunctionOutput(output_info=None, tripwire_triggered=True)
 
-    assistant = Assistant(ScriptedModel(LONG[3:]), agent=Agent(name="x", input_guardrails=[never]))
-
     with pytest.raises(TerminalError, match="guardrail"):
-        await assistant.reply(default_memory("ann"), [], "hello")
+        await replied(ScriptedModel(LONG[3:]), CallLog(), Agent(name="x", input_guardrails=[never]))
 
 
 def test_an_agent_that_names_its_model_is_refused() -> None:
@@ -270,8 +265,7 @@ async def test_of_two_attempts_at_once_one_makes_a_call_that_is_made_once() -> N
     agent = Agent[Any](name="payer", instructions="Pay.", tools=[pay])
 
     for log in (first, second):
-        assistant = Assistant(ScriptedModel(script), agent=agent)
-        await assistant.reply(default_memory("ann"), [], "hello", (), log)
+        await replied(ScriptedModel(script), log, agent)
 
     assert made == {"pay 5": 1}
 
@@ -300,9 +294,7 @@ async def answered_once(function: Callable[[], Awaitable[Any]]) -> tuple[Any, An
     model = ScriptedModel([[function_call("odd", {}, call_id="a")], [assistant_message("done")]])
     kept = Kept(0, is_written=True)
 
-    reply = await Assistant(model, agent=Agent[Any](name="x", tools=[found])).reply(
-        default_memory("ann"), [], "hello", (), kept.log()
-    )
+    reply = await replied(model, kept.log(), Agent[Any](name="x", tools=[found]))
 
     assert (reply, made["odd"]) == ("done", 1)
     return kept.calls[2].answer, model.calls[1].input[-1]["output"]
@@ -360,10 +352,9 @@ async def test_a_cancelled_turn_begins_no_further_attempt_of_a_tool() -> None:
         raise OSError
 
     model = ScriptedModel([[function_call("odd", {}, call_id="a")]])
-    assistant = Assistant(model, agent=Agent[Any](name="x", tools=[tool(retries=3)(odd)]))
 
     with pytest.raises(TerminalError, match="cancelled"):
-        await assistant.reply(default_memory("ann"), [], "hello", (), log)
+        await replied(model, log, Agent[Any](name="x", tools=[tool(retries=3)(odd)]))
 
     assert made["odd"] == 1
 
