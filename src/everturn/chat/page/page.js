@@ -1,7 +1,7 @@
 // The page: which user, which conversation, which turn, and what is done when somebody clicks.
 
 import { Refused, auth, caller, dropToken, get, hasToken, keepToken, newId, patiently, post } from "./service.js";
-import { OUTBOX, Turn, deliver, follow, newTurn, outbox } from "./turn.js";
+import { OUTBOX, Turn, deliver, follow, outbox } from "./turn.js";
 import { h, memory, replace, sessionItem, statusOptions, tick, timeline, turnItem, turnRow } from "./view.js";
 
 const USER = "everturn.user";
@@ -419,7 +419,7 @@ async function write(text) {
   // The dialog can be gone a moment before what it gave is known.
   while (auth === "jwt" && !(await identified)) await new Promise((resolve) => document.addEventListener("signed-in", resolve, { once: true }));
   if (!(await identified)) return void ($("text").value ||= text);
-  const turn = newTurn({ text, session: state.session, user: state.user });
+  const turn = new Turn({ text, session: state.session, user: state.user, key: newId() });
   outbox.add(turn);
   send(turn);
 }
@@ -481,5 +481,5 @@ document.addEventListener("visibilitychange", () => {
   lookElsewhere();
 });
 setInterval(lookElsewhere, LOOK_ELSEWHERE_MS);
-setInterval(() => tick(), 1_000);
+setInterval(tick, 1_000);
 begin();

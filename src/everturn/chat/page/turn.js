@@ -1,6 +1,6 @@
 // A turn as this page knows it: what was said, what the service shows of it, and the words that have come so far.
 
-import { Refused, auth, caller, events, get, newId, patiently, post } from "./service.js";
+import { Refused, auth, caller, events, get, patiently, post } from "./service.js";
 
 export const OUTBOX = "everturn.outbox";
 // With tokens, another tab may be another user: what is kept is kept with the token.
@@ -74,10 +74,6 @@ export const outbox = {
   },
 };
 
-export function newTurn(fields) {
-  return new Turn({ ...fields, key: newId() });
-}
-
 /** Deliver the message of `turn` once, however often it must be sent; `changed` is called if that takes its time.
 
 It names its user, so that the service refuses it if somebody else has signed in meanwhile; then it is kept for its user.
@@ -108,7 +104,7 @@ export async function deliver(turn, changed) {
 }
 
 /** The service's `Turn`, with its text and what its calls said. */
-export function load(id, signal) {
+function load(id, signal) {
   return patiently(() => get(`/turns/${encodeURIComponent(id)}?include=content`), signal);
 }
 

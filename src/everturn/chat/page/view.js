@@ -230,9 +230,9 @@ function countdown(at) {
 }
 
 /** Bring what depends on the clock up to date. */
-export function tick(root = document) {
-  for (const each of root.querySelectorAll("[data-from]:not([data-to])")) each.textContent = elapsed(each.dataset.from);
-  for (const each of root.querySelectorAll("[data-until]")) each.textContent = remaining(each.dataset.until);
+export function tick() {
+  for (const each of document.querySelectorAll("[data-from]:not([data-to])")) each.textContent = elapsed(each.dataset.from);
+  for (const each of document.querySelectorAll("[data-until]")) each.textContent = remaining(each.dataset.until);
 }
 
 function elapsed(from, to) {
