@@ -7,9 +7,8 @@ is looked at while somebody listens: soon, if looks find something, else less an
 import asyncio
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 from everturn.chat.calls import calls_of
 from everturn.chat.facts import TurnFacts, TurnRun
@@ -97,25 +96,20 @@ class Feed:
                     look_s = _FIRST_LOOK_S if has_found else min(_LONGEST_LOOK_S, 1.5 * look_s)
                     if ended.done():
                         ended = self._end()
-                    is_hinted = await self._wait(ended, look_s)
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(look_s):
+                            await self._hint.wait()
+                    is_hinted = self._hint.is_set()
         finally:
             ended.cancel()
             self.is_over = True
             self.news.set()
 
     def _end(self) -> "asyncio.Future[TurnFacts]":
-        """Done when the run has ended. Makes sure meanwhile that the head of its session runs."""
-        return asyncio.ensure_future(self._waiter.wait(self._run, _FOR_EVER_S))
-
-    async def _wait(self, ended: "asyncio.Future[TurnFacts]", seconds: float) -> bool:
-        """Return at a hint, at the end of the run, or after `seconds`; whether there was a hint."""
-        hint = asyncio.ensure_future(self._hint.wait())
-        both: list[asyncio.Future[Any]] = [ended, hint]
-        try:
-            await asyncio.wait(both, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            hint.cancel()
-        return self._hint.is_set()
+        """Done when the run has ended, which is a hint. Makes sure meanwhile that the head of its session runs."""
+        ended = asyncio.ensure_future(self._waiter.wait(self._run, _FOR_EVER_S))
+        ended.add_done_callback(lambda _: self._hint.set())
+        return ended
 
     async def _look(self) -> bool:
         """Publish what is new in the journal; whether that was the end.
