@@ -15,7 +15,6 @@ from everturn.contracts.chat import TurnStatus
 from everturn.contracts.fields import to_wire, utc_now
 from everturn.errors import TransientError
 
-TOKENS_USED_UP = "tokens_used_up"
 _CACHED_TURNS = 20_000
 # Older turns in a row that are passed over: one that a repeated request finished today comes after those of today.
 _MOST_LATE = 25
@@ -49,7 +48,7 @@ class TokenBudget:
         renewal = midnight + timedelta(days=1)
         raise TransientError(
             f"this user has used {used} of {self.daily_tokens} tokens today; there are new ones at {to_wire(renewal)}",
-            kind=TOKENS_USED_UP,
+            kind="tokens_used_up",
             retry_after_s=(renewal - now).total_seconds(),
         )
 

@@ -382,12 +382,6 @@ def decision_key(run: TurnRun, call_id: str) -> str:
     return run.key(f"decision:{call_id}")
 
 
-def stored_call(call: Call | None) -> dict[str, Any]:
-    """`call` as a part of another fact."""
-    found: dict[str, Any] = msgspec.to_builtins(call) if call else {}
-    return found
-
-
 # What a client reads of a call that did not work, by its kind.
 _ERRORS = {
     "tool_failed": "the tool failed",

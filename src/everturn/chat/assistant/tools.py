@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# The longest name of the IANA time zone database is well below this.
-_MAX_ZONE_CHARS = 64
-
 # The first pause between attempts of a tool, in seconds; each next one is twice as long.
 _FIRST_PAUSE_S = 0.1
 # What the model reads of a call that may have had its effect, and that is not to be made again.
@@ -126,7 +123,7 @@ def is_called_once(tool: "FunctionTool") -> bool:
 class TimeQuestion(BaseModel):
     """Arguments of `get_current_time`."""
 
-    timezone: str | None = Field(None, max_length=_MAX_ZONE_CHARS)
+    timezone: str | None = Field(None, max_length=64)  # twice the longest name that IANA has
 
 
 def built_in_tools(now: Callable[[], datetime]) -> "list[Tool]":

@@ -20,7 +20,7 @@ from dapr.ext.workflow import WorkflowActivityContext, WorkflowRuntime
 
 from everturn import tracing
 from everturn.chat.assistant.agent import RunStopped, WarmedAssistant
-from everturn.chat.calls import Call, CallLog, begun, decisions_of, pauses_of, stored_call
+from everturn.chat.calls import Call, CallLog, begun, decisions_of, pauses_of
 from everturn.chat.context import ContextSource, memory_of, with_recent
 from everturn.chat.ending import Ending
 from everturn.chat.facts import Cancelled, Failed, Merged, Reply, TurnRun, Verdict, run_of_instance
@@ -259,7 +259,7 @@ async def _ask(call: StepCall, calls: CallLog) -> Reply | None:
         degraded=context.missing,
         stored_up_to=context.stored_up_to,
         usage=calls.usage(),
-        last_call=stored_call(calls.last),
+        last_call=msgspec.to_builtins(calls.last) if calls.last else {},
         place=(len(calls.calls), 0),
         merged=await _renumbered(call, calls.merged) if pause else calls.merged,
     )
