@@ -20,6 +20,8 @@ from everturn.settings import Settings
 from everturn.testing.clock import ManualClock
 from everturn.testing.model_answers import completion
 from everturn.testing.model_endpoint import ModelEndpoint
+from tests.paid_turn import OURS
+from tests.system.paid_assistant import keys, made
 
 # For what hangs, not a measure.
 PATIENCE_S = 30.0
@@ -189,4 +191,18 @@ def clock() -> ManualClock:
 @pytest.fixture
 async def system(tmp_path: Path, endpoint: ModelEndpoint, clock: ManualClock) -> AsyncIterator[System]:
     async with running(tmp_path, endpoint, clock) as started:
+        yield started
+
+
+@pytest.fixture
+def fresh() -> None:
+    """Nothing has been done by the tools of `paid_assistant`."""
+    made.clear()
+    keys.clear()
+
+
+@pytest.fixture
+async def ours(tmp_path: Path, endpoint: ModelEndpoint, clock: ManualClock, fresh: None) -> AsyncIterator[System]:
+    """With `paid_assistant`."""
+    async with running(tmp_path, endpoint, clock, assistant=OURS) as started:
         yield started

@@ -1,7 +1,6 @@
 """A call that a person decides about: the turn waits, for days and over restarts, and goes on."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +10,14 @@ import pytest
 from everturn.testing.clock import ManualClock
 from everturn.testing.model_answers import completion, tool_calls
 from everturn.testing.model_endpoint import ModelEndpoint
+from tests.paid_turn import OURS
 from tests.system.conftest import PATIENCE_S, System, running
-from tests.system.paid_assistant import keys, made
+from tests.system.paid_assistant import made
 from tests.system.sse import listening, told_in
 
-OURS = "tests.system.paid_assistant:agent"
+pytestmark = pytest.mark.usefixtures("fresh")
+
 BOOK = tool_calls(("book", '{"flight": "PK301"}'), ("send_mail", '{"to": "ann"}'))
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> None:
-    made.clear()
-    keys.clear()
-
-
-@pytest.fixture
-async def ours(tmp_path: Path, endpoint: ModelEndpoint, clock: ManualClock) -> AsyncIterator[System]:
-    async with running(tmp_path, endpoint, clock, assistant=OURS) as started:
-        yield started
 
 
 async def waiting(system: System, text: str = "book PK301") -> dict[str, Any]:

@@ -6,8 +6,8 @@ from pathlib import Path
 from everturn.testing.clock import ManualClock
 from everturn.testing.model_answers import status, tool_calls
 from everturn.testing.model_endpoint import ModelEndpoint
+from tests.paid_turn import OURS
 from tests.system.conftest import running
-from tests.system.test_approvals import OURS
 
 
 async def test_a_user_who_has_used_the_tokens_of_a_day_is_refused_until_the_next(

@@ -13,9 +13,10 @@ from everturn.chat.api import MAX_MESSAGES
 from everturn.testing.clock import ManualClock
 from everturn.testing.model_answers import Held, completion, spoken, status
 from everturn.testing.model_endpoint import ModelEndpoint
+from tests.paid_turn import OURS
 from tests.system.conftest import PATIENCE_S, System, running
 from tests.system.sse import listening
-from tests.system.test_approvals import BOOK, OURS, decide, that_waits
+from tests.system.test_approvals import BOOK, decide, that_waits
 
 CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
 

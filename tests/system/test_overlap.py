@@ -11,9 +11,10 @@ from everturn.dapr.wire import Request
 from everturn.testing.clock import ManualClock
 from everturn.testing.model_answers import Held, completion, status, tool_calls
 from everturn.testing.model_endpoint import ModelEndpoint
+from tests.paid_turn import OURS
 from tests.system.conftest import ASYNC, Gate, System, running
 from tests.system.sse import told_in
-from tests.system.test_approvals import OURS, decide, that_waits
+from tests.system.test_approvals import decide, that_waits
 from tests.system.test_order import held
 
 

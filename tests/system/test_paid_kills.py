@@ -15,6 +15,8 @@ from tests.paid_turn import MESSAGE, OURS, SCRIPT, TOOLS, Made, asked_in, script
 from tests.system.conftest import Gate, System, running
 from tests.system.paid_assistant import keys, made
 
+pytestmark = pytest.mark.usefixtures("fresh")
+
 STATE = "/v1.0/state/statestore"
 
 
@@ -37,12 +39,6 @@ class Crash(Gate):
             await asyncio.Event().wait()
         assert response is not None
         return response
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> None:
-    made.clear()
-    keys.clear()
 
 
 async def finished(system: System) -> dict[str, Any]:

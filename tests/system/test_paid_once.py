@@ -1,7 +1,6 @@
 """Each call of a model and of a tool is paid once, whatever fails or crashes after it."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -11,28 +10,17 @@ from everturn.testing.clock import ManualClock
 from everturn.testing.model_answers import Held, Whole, completion, status, tool_calls
 from everturn.testing.model_endpoint import ModelEndpoint
 from tests.system import paid_assistant
-from tests.system.conftest import PATIENCE_S, System, running
+from tests.system.conftest import PATIENCE_S, System
 from tests.system.test_journal import wired
 
-OURS = "tests.system.paid_assistant:agent"
+pytestmark = pytest.mark.usefixtures("fresh")
+
 LONG: tuple[Whole, ...] = (
     tool_calls(("send_mail", '{"to": "ann"}'), ("send_mail", '{"to": "bob"}')),
     tool_calls(("transfer_to_booker", "{}")),
     tool_calls(("send_mail", '{"to": "cy"}')),
     completion("all sent"),
 )
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> None:
-    paid_assistant.made.clear()
-    paid_assistant.keys.clear()
-
-
-@pytest.fixture
-async def ours(tmp_path: Path, endpoint: ModelEndpoint, clock: ManualClock) -> AsyncIterator[System]:
-    async with running(tmp_path, endpoint, clock, assistant=OURS) as started:
-        yield started
 
 
 def call_of(request: Request) -> str:

@@ -10,9 +10,10 @@ import pytest
 from everturn.testing.clock import ManualClock
 from everturn.testing.model_answers import Held, completion, tool_calls
 from everturn.testing.model_endpoint import ModelEndpoint
+from tests.paid_turn import OURS
 from tests.system.conftest import PATIENCE_S, System, running
 from tests.system.paid_assistant import keys, made
-from tests.system.test_approvals import BOOK, OURS, decide, that_waits, waiting
+from tests.system.test_approvals import BOOK, decide, that_waits, waiting
 from tests.system.test_overlap import accepted
 
 
