@@ -1,6 +1,8 @@
 """The sidecar client of an app in the runtime's process: it calls the building blocks with bytes, not with HTTP."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 from pydantic_core import from_json, to_json
@@ -17,7 +19,7 @@ from everturn.dapr.client import (
     names_of,
 )
 from everturn.dapr.wire import Request, Response
-from everturn.errors import EverturnError, TerminalError, TransientError
+from everturn.errors import TerminalError, TransientError
 from everturn.runtime.blocks import AppView
 from everturn.runtime.errors import DaprError
 from everturn.runtime.pubsub.broker import Publication
@@ -29,20 +31,19 @@ class EmbeddedClient:
 
     def __init__(self, app: AppView) -> None:
         self._app = app
-        self._opened: AppState | None = None
+
+    @cached_property
+    def _state(self) -> AppState:
+        return self._app.state(STATE_STORE)
 
     async def get_state(self, key: str) -> Versioned[Any] | None:
-        try:
-            entry = await self._state().get(key)
-        except DaprError as error:
-            raise _fault(error, f"state {key!r}") from error
+        with _faults(f"state {key!r}"):
+            entry = await self._state.get(key)
         return None if entry is None else Versioned(from_json(entry.value), entry.etag)
 
     async def get_states(self, keys: Sequence[str]) -> dict[str, Versioned[Any]]:
-        try:
-            entries = await self._state().get_bulk(keys)
-        except DaprError as error:
-            raise _fault(error, "state in bulk") from error
+        with _faults("state in bulk"):
+            entries = await self._state.get_bulk(keys)
         found: dict[str, Versioned[Any]] = {}
         for key, entry in zip(keys, entries, strict=True):
             if entry is None:
@@ -56,24 +57,19 @@ class EmbeddedClient:
         return found
 
     async def save_state(self, *saves: Save) -> None:
-        try:
-            await self._state().save([_write(save) for save in saves])
-        except DaprError as error:
-            raise _fault(error, names_of(saves), guarded=is_guarded(saves)) from error
+        with _faults(names_of(saves), guarded=is_guarded(saves)):
+            await self._state.save([_write(save) for save in saves])
 
     async def transact(self, saves: Sequence[Save], deletes: Sequence[str] = ()) -> None:
         durable = not saves or any(save.durable for save in saves)
-        try:
-            await self._state().transact([*map(_write, saves), *(Write(key, None, durable=durable) for key in deletes)])
-        except DaprError as error:
-            raise _fault(error, names_of(saves), guarded=is_guarded(saves)) from error
+        with _faults(names_of(saves), guarded=is_guarded(saves)):
+            writes = [*map(_write, saves), *(Write(key, None, durable=durable) for key in deletes)]
+            await self._state.transact(writes)
 
     async def publish(self, pubsub: str, topic: str, event: Mapping[str, Any], *, durable: bool = True) -> None:
         publication = Publication(self._app.app_id, pubsub, topic, to_json(event), event_headers(event), {})
-        try:
+        with _faults(f"topic {topic!r}"):
             await self._app.blocks.broker.publish(publication, durable=durable)
-        except DaprError as error:
-            raise _fault(error, f"topic {topic!r}") from error
 
     async def settled(self) -> None:
         await self._app.blocks.database.settled()
@@ -82,37 +78,29 @@ class EmbeddedClient:
         self, app_id: str, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
     ) -> Response:
         request = Request(method, f"/{encoded_twice(path)}", headers or {}, body)
-        try:
+        with _faults(f"app {app_id!r}"):
             response = await self._app.blocks.invoker.invoke(self._app.app_id, app_id, request)
-        except DaprError as error:
-            raise _fault(error, f"app {app_id!r}") from error
         check_status(response.status, response.headers, f"app {app_id!r}")
         return response
 
     async def secret(self, store: str, name: str) -> str:
-        try:
+        with _faults(f"secret {name!r}"):
             values = self._app.secrets.get(store, name)
-        except DaprError as error:
-            raise _fault(error, f"secret {name!r}") from error
         if name not in values:
             raise TerminalError(f"no secret {name!r} in store {store!r}", kind="not_found")
         return values[name]
 
-    def _state(self) -> AppState:
-        if self._opened is None:
-            self._opened = self._app.state(STATE_STORE)
-        return self._opened
 
-
-def _fault(error: DaprError, what: str, *, guarded: bool = False) -> Exception:
-    """What `error`, met with `what`, is to a client of Dapr's HTTP API."""
+@contextmanager
+def _faults(what: str, *, guarded: bool = False) -> Iterator[None]:
+    """What goes wrong with `what` is what it would be to a client of Dapr's HTTP API."""
     try:
+        yield
+    except DaprError as error:
         if guarded:
             check_guard(error.status, error.code, what)
         check_status(error.status, {}, what)
-    except EverturnError as fault:
-        return fault
-    return error
+        raise
 
 
 def _write(save: Save) -> Write:
