@@ -10,8 +10,10 @@ import itertools
 import logging
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 import apsw
@@ -184,40 +186,29 @@ class SqliteStateStore:
 
     async def save(self, writes: Sequence[Write]) -> list[Write]:
         """Those that can be made are made in one commit."""
-        bound = self._bind(writes)
-
-        def job(cursor: apsw.Cursor) -> list[Write]:
-            return [write for write, bindings, _ in bound if not _apply(cursor, write, bindings)]
-
-        is_durable = any(write.durable for write in writes)
-        return await self._database.write(job, lambda lost: self._remember(bound, lost), durable=is_durable)
+        return await self._write(writes, _apply_each)
 
     async def transact(self, writes: Sequence[Write]) -> None:
         """All or nothing."""
-        bound = self._bind(writes)
-
-        def job(cursor: apsw.Cursor) -> None:
-            for write, bindings, _ in bound:
-                if not _apply(cursor, write, bindings):
-                    raise GuardError(write.key)
-
-        is_durable = any(write.durable for write in writes)
-        await self._database.write(job, lambda _: self._remember(bound, ()), durable=is_durable)
+        await self._write(writes, _apply_all)
 
     async def sweep(self) -> int:
         """Of every store in the file, also of those that no component names any more."""
         swept = 0
         while True:
-            now = self._clock.now()
-
-            def job(cursor: apsw.Cursor, now: float = now) -> int:
-                cursor.execute(_SWEEP, (now, _SWEEP_BATCH))
-                return cursor.connection.changes()
-
-            batch = await self._database.write(job)
+            batch = await self._database.write(partial(_sweep, self._clock.now()))
             swept += batch
             if batch < _SWEEP_BATCH:
                 return swept
+
+    async def _write(
+        self, writes: Sequence[Write], apply: "Callable[[Sequence[_Bound], apsw.Cursor], list[Write]]"
+    ) -> list[Write]:
+        bound = self._bind(writes)
+        is_durable = any(write.durable for write in writes)
+        return await self._database.write(
+            partial(apply, bound), lambda lost: self._remember(bound, lost), durable=is_durable
+        )
 
     async def _settle(self, keys: Sequence[str]) -> None:
         """Return when what was written to `keys` is on disk: nobody acts on what may still be lost."""
@@ -276,6 +267,23 @@ class SqliteStateStore:
 _Bindings = dict[str, str | bytes | float | None]
 # A write, what its statement is given, and what a read finds after it.
 _Bound = tuple[Write, _Bindings, StateEntry | None]
+
+
+def _apply_each(bound: Sequence[_Bound], cursor: apsw.Cursor) -> list[Write]:
+    """Those whose guard did not hold."""
+    return [write for write, bindings, _ in bound if not _apply(cursor, write, bindings)]
+
+
+def _apply_all(bound: Sequence[_Bound], cursor: apsw.Cursor) -> list[Write]:
+    """Raises GuardError, which undoes them all."""
+    if lost := _apply_each(bound, cursor):
+        raise GuardError(lost[0].key)
+    return lost
+
+
+def _sweep(now: float, cursor: apsw.Cursor) -> int:
+    cursor.execute(_SWEEP, (now, _SWEEP_BATCH))
+    return cursor.connection.changes()
 
 
 def _apply(cursor: apsw.Cursor, write: Write, bindings: _Bindings) -> bool:
@@ -343,28 +351,20 @@ class AppState:
 
     async def get(self, key: str) -> StateEntry | None:
         """What `key` holds as of the last commit, None if there is no such key."""
-        full_key = self._full_key(key)
-        try:
-            return await self._store.get(full_key)
-        except TransientError as error:
-            raise self._unreadable(key, error) from error
+        with _refused("ERR_STATE_GET", f"fail to get {key} from state store {self._name}"):
+            return await self._store.get(self._full_key(key))
 
     async def get_bulk(self, keys: Sequence[str]) -> list[StateEntry | None]:
         """What each of `keys` holds, in their order."""
-        full_keys = [self._full_key(key) for key in keys]
-        try:
-            return await self._store.get_bulk(full_keys)
-        except TransientError as error:
-            raise self._unreadable(", ".join(keys), error) from error
+        with _refused("ERR_STATE_GET", f"fail to get {', '.join(keys)} from state store {self._name}"):
+            return await self._store.get_bulk([self._full_key(key) for key in keys])
 
     async def save(self, writes: Sequence[Write]) -> None:
         """Make each of `writes` that its guard allows. Not atomic, as on Dapr."""
         what = f"failed saving state in state store {self._name}"
-        try:
+        with _refused("ERR_STATE_SAVE", what):
             await self._before_write()
             lost = await self._store.save(self._bind(writes))
-        except TransientError as error:
-            raise DaprError(500, "ERR_STATE_SAVE", f"{what}: {error.message}") from error
         if lost:
             keys = ", ".join(self._short_key(write.key) for write in lost)
             raise DaprError(409, "ERR_STATE_SAVE", f"{what}: the etag of {keys} does not match")
@@ -372,11 +372,9 @@ class AppState:
     async def delete(self, key: str, etag: str | None) -> None:
         """Delete `key`; that there is none is an error only with an `etag`."""
         what = f"failed deleting state with key {key}"
-        try:
+        with _refused("ERR_STATE_DELETE", what):
             await self._before_write()
             lost = await self._store.save(self._bind([Write(key, None, etag)]))
-        except TransientError as error:
-            raise DaprError(500, "ERR_STATE_DELETE", f"{what}: {error.message}") from error
         if lost:
             raise DaprError(409, "ERR_STATE_DELETE", f"{what}: possible etag mismatch")
 
@@ -384,22 +382,15 @@ class AppState:
         """Make all of `writes`, in order, or none. A guard that does not hold is a 500, as on Dapr."""
         what = "error while executing state transaction"
         try:
-            await self._before_write()
-            await self._store.transact(self._bind(writes))
+            with _refused("ERR_STATE_TRANSACTION", what):
+                await self._before_write()
+                await self._store.transact(self._bind(writes))
         except GuardError as error:
             reason = f"possible etag mismatch for key {self._short_key(error.key)}"
             raise DaprError(500, "ERR_STATE_TRANSACTION", f"{what}: {reason}") from error
-        except TransientError as error:
-            raise DaprError(500, "ERR_STATE_TRANSACTION", f"{what}: {error.message}") from error
-
-    def _unreadable(self, keys: str, error: TransientError) -> DaprError:
-        return DaprError(500, "ERR_STATE_GET", f"fail to get {keys} from state store {self._name}: {error.message}")
 
     def _bind(self, writes: Sequence[Write]) -> list[Write]:
-        return [
-            Write(self._full_key(write.key), write.value, write.etag, write.first_write, write.ttl_s, write.durable)
-            for write in writes
-        ]
+        return [replace(write, key=self._full_key(write.key)) for write in writes]
 
     def _full_key(self, key: str) -> str:
         if not key:
@@ -414,6 +405,15 @@ class AppState:
 
     def _short_key(self, key: str) -> str:
         return key.removeprefix(self._prefix)
+
+
+@contextmanager
+def _refused(code: str, what: str) -> Iterator[None]:
+    """A store that cannot be reached, or does not take it, is a 500 with `code`."""
+    try:
+        yield
+    except TransientError as error:
+        raise DaprError(500, code, f"{what}: {error.message}") from error
 
 
 def _key_prefix(component: Component, app_id: str) -> str:
