@@ -25,7 +25,7 @@ KEYS = ["k", "session:a/b c", "üñí", "100%", "a?b#c", "bulk"]
 @pytest.fixture
 async def blocks(tmp_path: Path) -> AsyncIterator[BuildingBlocks]:
     database = await Database.open(tmp_path / "everturn.db")
-    blocks = BuildingBlocks.create(database, ManualClock(), DEFAULT_COMPONENTS)
+    blocks = BuildingBlocks(database, ManualClock(), DEFAULT_COMPONENTS)
     yield blocks
     await blocks.broker.stop(1)
     await database.close()

@@ -1,7 +1,6 @@
 """The building blocks of a runtime, and what one app sees of them."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 from everturn.runtime.clock import Clock
@@ -11,8 +10,8 @@ from everturn.runtime.invocation.invoke import AppChannel, AppChannels, Invocati
 from everturn.runtime.pubsub.broker import Broker
 from everturn.runtime.resources.components import Components
 from everturn.runtime.resources.configuration import NO_CONFIGURATION, Configuration
-from everturn.runtime.secrets.store import AppSecrets, SecretStore, open_secret_store
-from everturn.runtime.state.store import STATE_STORES, AppState, OpenStateStore, StateStore, open_state_store
+from everturn.runtime.secrets.store import AppSecrets, open_secret_stores
+from everturn.runtime.state.store import STATE_STORES, AppState, OpenStateStore, open_state_store
 from everturn.runtime.workflow.management_api import WorkflowApi
 from everturn.runtime.workflow.rpc import Hub
 
@@ -32,23 +31,11 @@ class Peers(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
 class BuildingBlocks:
     """What all apps of a runtime share. `state_stores` and `secret_stores`: by component name."""
 
-    database: Database
-    clock: Clock
-    components: Components
-    channels: AppChannels
-    broker: Broker
-    invoker: Invoker
-    state_stores: Mapping[str, StateStore]
-    secret_stores: Mapping[str, SecretStore]
-    configuration: Configuration = NO_CONFIGURATION
-
-    @classmethod
-    def create(
-        cls,
+    def __init__(
+        self,
         database: Database,
         clock: Clock,
         components: Components,
@@ -56,27 +43,22 @@ class BuildingBlocks:
         *,
         peers: Peers | None = None,
         state_stores: Mapping[str, OpenStateStore] = STATE_STORES,
-    ) -> "BuildingBlocks":
+    ) -> None:
         """All that `components` ask for. `state_stores`: by component type, what opens a store of it.
 
         Raises StartError if a secrets file is missing or wrong.
         """
-        channels = AppChannels(elsewhere=peers.find if peers is not None else None)
-        secrets = {name: open_secret_store(item) for name, item in components.of_kind("secretstores.")}
-        return cls(
-            database,
-            clock,
-            components,
-            channels,
-            Broker(database, clock, components, peers.look if peers is not None else None),
-            Invoker(channels, InvocationPolicies(components, clock)),
-            {
-                name: open_state_store(item, database, clock, state_stores)
-                for name, item in components.of_kind("state.")
-            },
-            {name: store for name, store in secrets.items() if store is not None},
-            configuration,
-        )
+        self.database = database
+        self.clock = clock
+        self.components = components
+        self.configuration = configuration
+        self.channels = AppChannels(elsewhere=peers.find if peers is not None else None)
+        self.broker = Broker(database, clock, components, peers.look if peers is not None else None)
+        self.invoker = Invoker(self.channels, InvocationPolicies(components, clock))
+        self.secret_stores = open_secret_stores(components)
+        self.state_stores = {
+            item.name: open_state_store(item, database, clock, state_stores) for item in components.of_kind("state.")
+        }
 
     async def sweep(self) -> int:
         """Give back the space of state whose time is over; how many keys there were. Raises TransientError."""
@@ -98,19 +80,13 @@ class AppView:
         self.extended: dict[str, str] = {}
         self.connected_workers: Callable[[], int] | None = None
         self.secrets = AppSecrets(app_id, blocks.secret_stores, blocks.components, blocks.configuration)
-        self._states: dict[str, AppState] = {}
 
     def state(self, name: str) -> AppState:
         """The state of the component `name`. Raises DaprError (400) if this app has none of that name."""
-        state = self._states.get(name)
-        if state is None:
-            component = self.blocks.components.find("state.", name, self.app_id)
-            if component is None:
-                raise DaprError(400, "ERR_STATE_STORE_NOT_FOUND", f"state store {name} is not found")
-            state = self._states[name] = AppState(
-                self.blocks.state_stores[name], component, self.app_id, self.blocks.database
-            )
-        return state
+        component = self.blocks.components.find("state.", name, self.app_id)
+        if component is None:
+            raise DaprError(400, "ERR_STATE_STORE_NOT_FOUND", f"state store {name} is not found")
+        return AppState(self.blocks.state_stores[name], component, self.app_id, self.blocks.database)
 
     def workflow_api(self) -> WorkflowApi:
         """Raises DaprError (500) if no workflows are run."""

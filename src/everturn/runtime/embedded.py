@@ -141,7 +141,7 @@ class EmbeddedRuntime:
         if folder is None:
             own = SecretScope(by_default=False, allowed=options.secrets)
             configuration = Configuration({DEFAULT_SECRET_STORE: own, **configuration.secret_scopes})
-        blocks = BuildingBlocks.create(
+        blocks = BuildingBlocks(
             database, options.clock, components, configuration, peers=peers, state_stores=options.state_stores
         )
         engine = WorkflowEngine(database, clock=options.clock, router=peers)

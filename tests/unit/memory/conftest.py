@@ -49,7 +49,7 @@ class StateTransport:
 @pytest.fixture
 async def transport(tmp_path: Path) -> AsyncIterator[StateTransport]:
     database = await Database.open(tmp_path / "state.db")
-    blocks = BuildingBlocks.create(database, SystemClock(), DEFAULT_COMPONENTS)
+    blocks = BuildingBlocks(database, SystemClock(), DEFAULT_COMPONENTS)
     yield StateTransport(HttpFront("agent-memory-service", blocks))
     await database.close()
 

@@ -126,7 +126,7 @@ async def open_rig(tmp_path: Path) -> AsyncIterator[OpenRig]:
             database = await Database.open(tmp_path / "everturn.db")
             stack.push_async_callback(database.close)
             moved = clock or ManualClock()
-            blocks = BuildingBlocks.create(database, moved, components, state_stores=state_stores or STATE_STORES)
+            blocks = BuildingBlocks(database, moved, components, state_stores=state_stores or STATE_STORES)
             stack.push_async_callback(lambda: blocks.broker.stop(1))
             return Rig(database, blocks, moved)
 

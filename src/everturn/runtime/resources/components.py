@@ -75,9 +75,9 @@ class Components:
             return None
         return component
 
-    def of_kind(self, prefix: str) -> list[tuple[str, Component]]:
-        """Name and component of those whose type begins with `prefix`, of all apps."""
-        return [(name, item) for name, item in self.components.items() if item.type.startswith(prefix)]
+    def of_kind(self, prefix: str) -> list[Component]:
+        """Those whose type begins with `prefix`, of all apps."""
+        return [item for item in self.components.values() if item.type.startswith(prefix)]
 
     def of_app(self, app_id: str) -> list[Component]:
         """Those that the app may use."""

@@ -5,13 +5,13 @@ https://docs.dapr.io/reference/components-reference/supported-secret-stores/envv
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from everturn.errors import StartError
 from everturn.runtime.errors import DaprError
-from everturn.runtime.resources.components import Component, Components
+from everturn.runtime.resources.components import Components
 from everturn.runtime.resources.configuration import Configuration
 
 
@@ -20,49 +20,27 @@ class SecretStore(Protocol):
         """The keys and values of a secret, None if there is no such secret."""
         ...
 
-    def get_all(self) -> dict[str, dict[str, str]]:
-        """Every secret by name."""
+    def items(self) -> Iterable[tuple[str, dict[str, str]]]:
+        """Every secret with its name."""
         ...
 
 
 class EnvironmentSecrets:
     """Each variable of the environment is a secret. The tokens of the runtime itself are not, as on Dapr."""
 
-    def __init__(self, environment: Mapping[str, str], prefix: str = "") -> None:
-        self._environment = environment
+    def __init__(self, prefix: str) -> None:
         self._prefix = prefix
 
     def get(self, name: str) -> dict[str, str]:
         """As on Dapr an unset variable is an empty secret."""
         variable = self._prefix + name
-        return {name: "" if _is_reserved(variable) else self._environment.get(variable, "")}
+        return {name: "" if _is_reserved(variable) else os.environ.get(variable, "")}
 
-    def get_all(self) -> dict[str, dict[str, str]]:
-        names = [
-            variable.removeprefix(self._prefix)
-            for variable in self._environment
-            if variable.startswith(self._prefix) and not _is_reserved(variable)
-        ]
-        return {name: self.get(name) for name in names}
-
-
-class FileSecrets:
-    """The members of a JSON file, read once. Nested ones are joined by a separator, or with `multi_valued` make one
-    secret of several keys."""
-
-    def __init__(self, file: Path, *, separator: str = ":", multi_valued: bool = False) -> None:
-        """Raises StartError if the file cannot be read."""
-        content = _read_object(file)
-        if multi_valued:
-            self._secrets = {name: dict(_leaves(value, "", separator, name)) for name, value in content.items()}
-        else:
-            self._secrets = {name: {name: value} for name, value in _leaves(content, "", separator)}
-
-    def get(self, name: str) -> dict[str, str] | None:
-        return self._secrets.get(name)
-
-    def get_all(self) -> dict[str, dict[str, str]]:
-        return dict(self._secrets)
+    def items(self) -> Iterator[tuple[str, dict[str, str]]]:
+        for variable in os.environ:
+            if variable.startswith(self._prefix) and not _is_reserved(variable):
+                name = variable.removeprefix(self._prefix)
+                yield name, self.get(name)
 
 
 class AppSecrets:
@@ -90,8 +68,8 @@ class AppSecrets:
 
     def get_all(self, store: str) -> dict[str, dict[str, str]]:
         """All that the app may have. Raises DaprError if there is no such store."""
-        found = self._store(store).get_all()
-        return {name: secret for name, secret in found.items() if self._configuration.allows_secret(store, name)}
+        found = self._store(store).items()
+        return {name: secret for name, secret in found if self._configuration.allows_secret(store, name)}
 
     def _store(self, name: str) -> SecretStore:
         """Raises DaprError: 500 without any store, 401 if this app has none of that name."""
@@ -103,27 +81,34 @@ class AppSecrets:
         return store
 
 
-def open_secret_store(component: Component) -> SecretStore | None:
-    """The store of a `secretstores.*` component, None if the runtime has none of its type.
+def open_secret_stores(components: Components) -> dict[str, SecretStore]:
+    """By name, the `secretstores.*` components of the types that the runtime has.
 
-    Raises StartError if its file is missing or wrong.
+    Raises StartError if the file of one is missing or wrong.
     """
-    match component.type:
-        case "secretstores.local.env":
-            return EnvironmentSecrets(os.environ, component.metadata.get("prefix", ""))
-        case "secretstores.local.file":
-            return FileSecrets(
-                Path(component.metadata.get("secretsFile", "")),
-                separator=component.metadata.get("nestedSeparator") or ":",
-                multi_valued=component.metadata.get("multiValued") == "true",
-            )
-        case _:
-            return None
+    stores: dict[str, SecretStore] = {}
+    for item in components.of_kind("secretstores."):
+        if item.type == "secretstores.local.env":
+            stores[item.name] = EnvironmentSecrets(item.metadata.get("prefix", ""))
+        elif item.type == "secretstores.local.file":
+            stores[item.name] = _read_secrets(item.metadata)
+    return stores
 
 
 def _is_reserved(variable: str) -> bool:
     name = variable.upper()
     return name == "APP_API_TOKEN" or name.startswith("DAPR_")
+
+
+def _read_secrets(metadata: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """The members of a JSON file. Nested ones are joined by a separator, or with `multiValued` make one secret of
+    several keys. Raises StartError.
+    """
+    content = _read_object(Path(metadata.get("secretsFile", "")))
+    separator = metadata.get("nestedSeparator") or ":"
+    if metadata.get("multiValued") == "true":
+        return {name: dict(_leaves(value, "", separator, name)) for name, value in content.items()}
+    return {name: {name: value} for name, value in _leaves(content, "", separator)}
 
 
 def _read_object(file: Path) -> dict[str, Any]:
