@@ -6,10 +6,10 @@ connection it comes. The rules are those of daprd 1.18.
 
 import asyncio
 import uuid
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import AsyncGenerator, Callable, Collection
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from everturn.dapr.sdk.protocol import (
     WORKER_CAPABILITY_HEALTH_PING,
@@ -35,8 +35,6 @@ _MOST_FOR_A_PLAIN_WORKER = 100
 # So many histories a worker is believed to hold; one that it has dropped after all costs it a call.
 _MOST_WARM = 10_000
 
-R = TypeVar("R", WorkflowResponse, ActivityResponse)
-
 # Results are matched by these alone, since some workers do not echo the token: the instance, and of an activity its
 # number in it.
 WorkKey = tuple[str, int | None]
@@ -47,7 +45,7 @@ class TooLargeError(Exception):
 
 
 @dataclass(slots=True, eq=False)
-class Work(Generic[R]):
+class Work:
     """One work item of a workflow, or one activity, for as long as nobody has answered it.
 
     `token` is echoed by the worker: an answer with another token is to an earlier work item, or to a task of the same
@@ -56,31 +54,8 @@ class Work(Generic[R]):
 
     key: WorkKey
     request: WorkflowRequest | ActivityRequest
-    answer: "asyncio.Future[R]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    answer: "asyncio.Future[Any]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
-
-
-class Unanswered(Generic[R]):
-    """The work of one kind that is waiting for its answer."""
-
-    def __init__(self) -> None:
-        self._by_key: dict[WorkKey, list[Work[R]]] = {}
-
-    def add(self, work: Work[R]) -> None:
-        self._by_key.setdefault(work.key, []).append(work)
-
-    def drop(self, work: Work[R]) -> None:
-        same_key = self._by_key[work.key]
-        same_key.remove(work)
-        if not same_key:
-            del self._by_key[work.key]
-
-    def settle(self, key: WorkKey, response: R) -> None:
-        """Give `response` to the work that it answers; to none if that is unknown or answered already."""
-        for work in reversed(self._by_key.get(key, [])):
-            if response.completionToken in ("", work.token) and not work.answer.done():
-                work.answer.set_result(response)
-                return
 
 
 class WorkStream:
@@ -90,7 +65,7 @@ class WorkStream:
         self.wants_pings = WORKER_CAPABILITY_HEALTH_PING in capabilities
         self._keeps_histories = WORKER_CAPABILITY_STATEFUL_HISTORY in capabilities
         self._most = None if capabilities else _MOST_FOR_A_PLAIN_WORKER
-        self.out: dict[str, Work[Any]] = {}
+        self.out: dict[str, Work] = {}
         self._items: asyncio.Queue[WorkItem | None] = asyncio.Queue()
         self._warm: dict[str, tuple[str, int]] = {}
 
@@ -98,11 +73,11 @@ class WorkStream:
     def has_room(self) -> bool:
         return self._most is None or len(self.out) < self._most
 
-    def is_warm_for(self, work: Work[Any]) -> bool:
+    def is_warm_for(self, work: Work) -> bool:
         """Whether the worker holds a beginning of the history that `work` continues."""
         return isinstance(work.request, WorkflowRequest) and self._held(work.request) > 0
 
-    def send(self, work: Work[Any]) -> None:
+    def send(self, work: Work) -> None:
         """Send `work`. If it is too large, that is its answer: the worker's end would break the stream over it."""
         item = self._item(work)
         size = item.ByteSize()
@@ -122,7 +97,7 @@ class WorkStream:
         """End the stream after what was sent."""
         self._items.put_nowait(None)
 
-    def answered(self, work: Work[Any]) -> None:
+    def answered(self, work: Work) -> None:
         """The work is done, on whatever stream the answer came."""
         if self.out.pop(work.token, None) is None or not isinstance(work.request, WorkflowRequest):
             return
@@ -148,7 +123,7 @@ class WorkStream:
         execution_id, count = self._warm.get(request.instance_id, ("", 0))
         return count if execution_id == request.execution_id and count <= len(request.past_events) else 0
 
-    def _item(self, work: Work[Any]) -> WorkItem:
+    def _item(self, work: Work) -> WorkItem:
         if isinstance(work.request, WorkflowRequest):
             message = work_message(work.request, self._held(work.request))
             return WorkItem(workflowRequest=message, completionToken=work.token)
@@ -166,9 +141,8 @@ class RemoteWorker:
         self.has_connected = asyncio.Event()
         self._clock = clock
         self._streams: list[WorkStream] = []
-        self._waiting: OrderedDict[str, Work[Any]] = OrderedDict()
-        self._work_items: Unanswered[WorkflowResponse] = Unanswered()
-        self._activities: Unanswered[ActivityResponse] = Unanswered()
+        self._waiting: OrderedDict[str, Work] = OrderedDict()
+        self._unanswered: defaultdict[WorkKey, list[Work]] = defaultdict(list)
         self._ping_alarm: Alarm | None = None
 
     @property
@@ -183,7 +157,7 @@ class RemoteWorker:
 
     async def run_workflow(self, request: WorkflowRequest) -> Replay:
         try:
-            response = await self._hand_out(Work((request.instance_id, None), request), self._work_items)
+            response = await self._hand_out(Work((request.instance_id, None), request))
         except TooLargeError as error:
             return Replay((), too_large=f"Payload size exceeded: {error}")
         return replay_of(response)
@@ -191,18 +165,18 @@ class RemoteWorker:
     async def run_activity(self, request: ActivityRequest) -> ActivityOutcome:
         key = (request.workflowInstance.instanceId, request.taskId)
         try:
-            response = await self._hand_out(Work(key, request), self._activities)
+            response = await self._hand_out(Work(key, request))
         except TooLargeError as error:
             return ActivityOutcome(failure=new_failure_details(error))
         return outcome_of(response)
 
     def complete_workflow(self, response: WorkflowResponse) -> None:
-        """A worker's answer to a work item. Ignored if nothing of it is out."""
-        self._work_items.settle((response.instanceId, None), response)
+        """A worker's answer to a work item. Ignored if that is unknown or answered already."""
+        self._settle((response.instanceId, None), response)
 
     def complete_activity(self, response: ActivityResponse) -> None:
-        """A worker's answer to an activity. Ignored if nothing of it is out."""
-        self._activities.settle((response.instanceId, response.taskId), response)
+        """A worker's answer to an activity. Ignored if that is unknown or answered already."""
+        self._settle((response.instanceId, response.taskId), response)
 
     def connect(self, capabilities: Collection[int]) -> WorkStream:
         """A new stream, which gets work at once; it must be given to `disconnect` when it ends."""
@@ -217,9 +191,7 @@ class RemoteWorker:
     def disconnect(self, stream: WorkStream) -> None:
         """What is out on the stream is sent on the others, before what came later."""
         self._streams.remove(stream)
-        for token, work in reversed(stream.out.items()):
-            self._waiting[token] = work
-            self._waiting.move_to_end(token, last=False)
+        self._waiting = OrderedDict(stream.out | self._waiting)
         stream.out = {}
         self._assign()
         if not self._streams and self._ping_alarm is not None:
@@ -231,17 +203,25 @@ class RemoteWorker:
         for stream in self._streams:
             stream.close()
 
-    async def _hand_out(self, work: Work[Any], unanswered: Unanswered[Any]) -> Any:
-        unanswered.add(work)
+    async def _hand_out(self, work: Work) -> Any:
+        self._unanswered[work.key].append(work)
         self._waiting[work.token] = work
         self._assign()
         try:
             return await work.answer
         finally:
-            unanswered.drop(work)
             self._forget(work)
 
-    def _forget(self, work: Work[Any]) -> None:
+    def _settle(self, key: WorkKey, response: WorkflowResponse | ActivityResponse) -> None:
+        for work in reversed(self._unanswered.get(key, [])):
+            if response.completionToken in ("", work.token) and not work.answer.done():
+                work.answer.set_result(response)
+                return
+
+    def _forget(self, work: Work) -> None:
+        self._unanswered[work.key].remove(work)
+        if not self._unanswered[work.key]:
+            del self._unanswered[work.key]
         self._waiting.pop(work.token, None)
         for stream in self._streams:
             stream.answered(work)
@@ -269,7 +249,7 @@ class RemoteWorker:
         self._set_ping()
 
 
-def _preference(work: Work[Any]) -> Callable[[WorkStream], tuple[int, bool]]:
+def _preference(work: Work) -> Callable[[WorkStream], tuple[int, bool]]:
     return lambda stream: (len(stream.out), not stream.is_warm_for(work))
 
 

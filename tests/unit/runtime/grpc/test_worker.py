@@ -8,7 +8,7 @@ from everturn.runtime.workflow.worker import WorkflowRequest
 async def sent(stream: WorkStream, execution_id: str, event_count: int) -> WorkflowWork:
     """What goes out for a turn of that execution with so long a history; the worker answers it at once."""
     events = [HistoryEvent(eventId=number) for number in range(event_count)]
-    work: Work[WorkflowResponse] = Work(("i", None), WorkflowRequest("i", execution_id, events, []))
+    work = Work(("i", None), WorkflowRequest("i", execution_id, events, []))
     stream.send(work)
     item = await anext(stream.items())
     work.answer.set_result(WorkflowResponse())
