@@ -23,11 +23,6 @@ from everturn.runtime.resources.components import Subscription
 _OWN_FIELDS = frozenset(
     {"id", "source", "type", "specversion", "datacontenttype", "data", "data_base64", "topic", "pubsubname"}
 )
-_STATUSES = {
-    TopicEventResponse.TopicEventResponseStatus.SUCCESS: "SUCCESS",
-    TopicEventResponse.TopicEventResponseStatus.RETRY: "RETRY",
-    TopicEventResponse.TopicEventResponseStatus.DROP: "DROP",
-}
 
 
 def topic_event(delivery: Request, path: str) -> TopicEventRequest:
@@ -51,7 +46,8 @@ def topic_event(delivery: Request, path: str) -> TopicEventRequest:
 
 def verdict_response(status: int) -> Response:
     """What an app's verdict would be over HTTP; a status that is unknown is RETRY."""
-    verdict = _STATUSES.get(status, "RETRY")  # type: ignore[call-overload]
+    statuses = TopicEventResponse.TopicEventResponseStatus
+    verdict = statuses.Name(status) if status in statuses.values() else "RETRY"  # type: ignore[arg-type]
     return Response(200, {"content-type": "application/json"}, json.dumps({"status": verdict}).encode())
 
 
@@ -66,39 +62,32 @@ def _data(event: dict[str, Any]) -> bytes:
 
 
 class _Stream:
-    """Events to be sent, and by id those without a verdict yet, the oldest first."""
+    """Events to be sent, and those without a verdict yet, the oldest first."""
 
     def __init__(self) -> None:
         self.events: asyncio.Queue[pb.SubscribeTopicEventsResponseAlpha1] = asyncio.Queue()
-        self.waiting: dict[str, list[asyncio.Future[int]]] = {}
-        self.count = 0
+        self.waiting: list[tuple[str, asyncio.Future[int]]] = []
 
     async def give(self, request: Request) -> Response:
         event = topic_event(request, "")
         verdict: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self.waiting.setdefault(event.id, []).append(verdict)
-        self.count += 1
+        self.waiting.append((event.id, verdict))
         self.events.put_nowait(pb.SubscribeTopicEventsResponseAlpha1(event_message=event))
         try:
             return verdict_response(await verdict)
         finally:
-            self.count -= 1
-            left = self.waiting[event.id]
-            left.remove(verdict)
-            if not left:
-                del self.waiting[event.id]
+            self.waiting.remove((event.id, verdict))
 
     def settle(self, event_id: str, status: int) -> None:
-        for verdict in self.waiting.get(event_id, ()):
-            if not verdict.done():
+        for waiting_id, verdict in self.waiting:
+            if waiting_id == event_id and not verdict.done():
                 verdict.set_result(status)
                 return
 
     def end(self) -> None:
-        for verdicts in self.waiting.values():
-            for verdict in verdicts:
-                if not verdict.done():
-                    verdict.set_exception(TransientError("the subscription's stream ended", kind="unreachable"))
+        for _, verdict in self.waiting:
+            if not verdict.done():
+                verdict.set_exception(TransientError("the subscription's stream ended", kind="unreachable"))
 
 
 class StreamTransport:
@@ -110,7 +99,7 @@ class StreamTransport:
     async def send(self, request: Request) -> Response:
         if not self.streams:
             raise TransientError("no stream is open for this subscription", kind="unreachable")
-        return await min(self.streams, key=lambda stream: stream.count).give(request)
+        return await min(self.streams, key=lambda stream: len(stream.waiting)).give(request)
 
     async def close(self) -> None:
         """Nothing to close: a stream belongs to the app that opened it."""
