@@ -42,28 +42,23 @@ class GrpcAppTransport:
         self._app: Any = AppCallbackStub(self._channel)
 
     async def send(self, request: Request) -> Response:
+        asks = request.target == "/dapr/subscribe"
+        invokes = not asks and "dapr-caller-app-id" in request.headers
         try:
-            if request.target == "/dapr/subscribe":
+            if asks:
                 return await self._subscriptions(request)
-            if "dapr-caller-app-id" in request.headers:
-                return await self._invoke(request)
-            return await self._deliver(request)
+            return await (self._invoke(request) if invokes else self._deliver(request))
         except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED and not invokes:
+                return Response(404)  # the app subscribes to nothing, and takes no messages, now or later
             return _failed(error)
 
     async def close(self) -> None:
         await self._channel.close(None)
 
     async def _subscriptions(self, request: Request) -> Response:
-        """In the form in which apps say it over HTTP. If the app has no such call: 404, which is none."""
-        try:
-            said = await self._app.ListTopicSubscriptions(
-                Empty(), metadata=_metadata(request.headers), timeout=_TIMEOUT_S
-            )
-        except grpc.aio.AioRpcError as error:
-            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-                return Response(404)
-            raise
+        """In the form in which apps say it over HTTP."""
+        said = await self._app.ListTopicSubscriptions(Empty(), metadata=_metadata(request.headers), timeout=_TIMEOUT_S)
         return Response(200, _JSON, json.dumps(_as_over_http(said)).encode())
 
     async def _invoke(self, request: Request) -> Response:
@@ -82,12 +77,7 @@ class GrpcAppTransport:
 
     async def _deliver(self, request: Request) -> Response:
         event = topic_event(request, request.target.removeprefix("/"))
-        try:
-            verdict = await self._app.OnTopicEvent(event, metadata=_metadata(request.headers), timeout=_TIMEOUT_S)
-        except grpc.aio.AioRpcError as error:
-            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-                return Response(404)  # the app takes no messages, now or later
-            raise
+        verdict = await self._app.OnTopicEvent(event, metadata=_metadata(request.headers), timeout=_TIMEOUT_S)
         return verdict_response(verdict.status)
 
 
