@@ -21,7 +21,7 @@ from everturn.dapr.workflows import Sidecar
 from everturn.memory.app import MemoryParts
 from everturn.memory.app import app_over as memory_app_over
 from everturn.runtime.embedded import EmbeddedRuntime, RuntimeOptions
-from everturn.runtime.lock import FolderLock
+from everturn.runtime.lock import lock_folder
 from everturn.settings import Settings
 from tests.chaos import paid
 from tests.chaos.channel import UnreliableChannel
@@ -103,7 +103,7 @@ class Life:
     def run(self, parts: Parts, weather: Weather, work: Work) -> bool:
         loop = SimulatedLoop()
         loop.set_exception_handler(lambda *_: None)
-        self._lock = FolderLock.take(self._folder)
+        self._lock = lock_folder(self._folder)
         self.power = Power(weather.crash, self._random)
         self.power.died = self._died
         self.power.noticed = lambda write: self._jump(weather.jumps.get(write, 0.0))
@@ -123,7 +123,7 @@ class Life:
             self.is_dead = self.power.dead = True
             _drop_all(loop)
             self.around.wall += loop.time() + self.jumped_s
-            self._lock.release()
+            self._lock.close()
             self._disk.drop()
             loop.close()
             self._mark_cut_off()

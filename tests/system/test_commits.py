@@ -10,7 +10,7 @@ from everturn import compose
 from everturn.dapr.wire import Transport
 from everturn.runtime.database.database import Database
 from everturn.runtime.embedded import EmbeddedRuntime
-from everturn.runtime.lock import FolderLock
+from everturn.runtime.lock import lock_folder
 from everturn.settings import Settings
 from everturn.testing.clock import ManualClock
 from everturn.testing.model_endpoint import ModelEndpoint
@@ -34,9 +34,7 @@ async def test_a_turn_alone_waits_for_few_commits_before_its_reply(
     model = {"model_base_url": endpoint.base_url, "model_name": "scripted"}
     settings = Settings(_env_file=None, data_dir=tmp_path, **model)  # type: ignore[arg-type]
     database = await Database.open(tmp_path / "everturn.db")
-    runtime = await EmbeddedRuntime.create(
-        database, FolderLock.take(tmp_path), compose.runtime_options(settings, wiring)
-    )
+    runtime = await EmbeddedRuntime.create(database, lock_folder(tmp_path), compose.runtime_options(settings, wiring))
     async with AsyncExitStack() as stack:
         stack.push_async_callback(lambda: runtime.stop(1.0))
         system = await compose.start_services(stack, settings, runtime, wiring)

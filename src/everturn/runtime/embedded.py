@@ -6,9 +6,9 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from dapr.ext.workflow import WorkflowRuntime
-from dapr.ext.workflow.aio import DaprWorkflowClient
 
 from everturn.dapr.origins import AllowedPages
 from everturn.dapr.wire import AsgiApp, Transport
@@ -25,7 +25,7 @@ from everturn.runtime.grpc.worker import RemoteWorker
 from everturn.runtime.http.asgi import as_asgi
 from everturn.runtime.http.front import HttpFront, InProcessTransport
 from everturn.runtime.invocation.invoke import AppChannel
-from everturn.runtime.lock import FolderLock
+from everturn.runtime.lock import lock_folder
 from everturn.runtime.peers.link import peer_api
 from everturn.runtime.peers.router import PeerRouter
 from everturn.runtime.resources.components import DEFAULT_COMPONENTS, DEFAULT_SECRET_STORE, read_components
@@ -87,12 +87,12 @@ class ServedApp:
 class EmbeddedRuntime:
     """Open with `open`, add the apps, then `start`; end with `stop`. All in one loop.
 
-    `options`, `broker` (counters, dead letters), `engine` (counts) and `peers` are there to be read.
+    `options`, `broker` (counters, dead letters), `engine` (what was resumed) and `peers` are there to be read.
     """
 
     def __init__(
         self,
-        lock: FolderLock,
+        lock: IO[str],
         blocks: BuildingBlocks,
         engine: WorkflowEngine,
         options: RuntimeOptions,
@@ -116,8 +116,8 @@ class EmbeddedRuntime:
         if the folder is in use, cannot be written to or is damaged, or a resource file is wrong.
         """
         async with contextlib.AsyncExitStack() as undo:
-            lock = FolderLock.take(data_dir)
-            undo.callback(lock.release)
+            lock = lock_folder(data_dir)
+            undo.callback(lock.close)
             database = await Database.open(data_dir / DATABASE_FILE)
             undo.push_async_callback(database.close)
             try:
@@ -129,7 +129,7 @@ class EmbeddedRuntime:
 
     @classmethod
     async def create(
-        cls, database: Database, lock: FolderLock, options: RuntimeOptions, peers: PeerRouter | None = None
+        cls, database: Database, lock: IO[str], options: RuntimeOptions, peers: PeerRouter | None = None
     ) -> "EmbeddedRuntime":
         """The runtime on an open `database`, whose folder is held by `lock`; `stop` ends both.
 
@@ -147,15 +147,6 @@ class EmbeddedRuntime:
         engine = WorkflowEngine(database, clock=options.clock, router=peers)
         await engine.start()
         return cls(lock, blocks, engine, options, peers)
-
-    @property
-    def resumed(self) -> int:
-        """How many unfinished top-level workflows `open` found."""
-        return self.engine.resumed
-
-    def resumed_of(self, workflow: str) -> int:
-        """How many of them are of the workflow registered as `workflow`."""
-        return self.engine.resumed_by_name.get(workflow, 0)
 
     def add_app(self, app_id: str, channel: Transport) -> Sidecar:
         """The sidecar of an app in this process that is reached over `channel`."""
@@ -212,7 +203,7 @@ class EmbeddedRuntime:
             await asyncio.gather(self._sweeping, return_exceptions=True)
         await asyncio.gather(self.broker.stop(limit_s), self.engine.stop(limit_s))
         await self._blocks.database.close()
-        self._lock.release()
+        self._lock.close()
 
     async def _sweep(self) -> None:
         clock = self.options.clock
@@ -226,27 +217,14 @@ class EmbeddedRuntime:
 
 
 class EmbeddedSidecar:
-    """`Sidecar` of one app of the runtime, without a socket."""
+    """`Sidecar` of one app of the runtime, without a socket or, for its `client`, HTTP."""
 
     def __init__(self, app_id: str, front: HttpFront, runtime: EmbeddedRuntime) -> None:
         self._app_id = app_id
         self._runtime = runtime
-        self._transport = InProcessTransport(front)
-        self._client = EmbeddedClient(front.app)
-        self._workflows = runtime.engine.client(app_id)
-
-    @property
-    def transport(self) -> InProcessTransport:
-        return self._transport
-
-    @property
-    def client(self) -> EmbeddedClient:
-        """State, messages, invocation and secrets without HTTP."""
-        return self._client
-
-    @property
-    def workflows(self) -> DaprWorkflowClient:
-        return self._workflows
+        self.transport = InProcessTransport(front)
+        self.client = EmbeddedClient(front.app)
+        self.workflows = runtime.engine.client(app_id)
 
     async def start(self, worker: WorkflowRuntime) -> None:
         """Run what is registered on `worker`, in the running loop."""

@@ -5,6 +5,7 @@ import logging
 import os
 import stat
 from pathlib import Path
+from typing import IO
 
 from everturn.errors import StartError
 
@@ -15,48 +16,36 @@ _LOCK_FILE = "everturn.lock"
 _OUR_FILES = "everturn.*"
 
 
-class FolderLock:
-    """Held from `take` to `release`."""
+def lock_folder(folder: Path) -> IO[str]:
+    """Make `folder` if it is missing, lock it, and close it to other users of the machine, with our files in it.
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor: int | None = descriptor
-
-    @classmethod
-    def take(cls, folder: Path) -> "FolderLock":
-        """Make `folder` if it is missing, lock it, and close it to other users of the machine, with our files in it.
-
-        What belongs to another user stays as it is, with a warning: the rights of a volume are its operator's. Raises
-        StartError if another process has the folder, or if it cannot be written to.
-        """
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise StartError(f"the data folder {str(folder)!r} is a file: set EVERTURN_DATA_DIR to a folder") from error
-        except OSError as error:
-            raise StartError(
-                f"cannot write to the data folder {str(folder)!r} ({error.strerror}): "
-                "make it writable or set EVERTURN_DATA_DIR to another folder"
-            ) from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            owner = _holder(descriptor)
-            os.close(descriptor)
-            raise StartError(
-                f"data folder {str(folder)!r} is in use by process {owner}: "
-                "stop it or set EVERTURN_DATA_DIR to another folder"
-            ) from error
-        _close_to_others(folder)
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode())
-        return cls(descriptor)
-
-    def release(self) -> None:
-        """Give the folder up. Harmless when done before."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+    The lock is held until the returned file is closed. What belongs to another user stays as it is, with a warning: the
+    rights of a volume are its operator's. Raises StartError if another process has the folder, or if it cannot be
+    written to.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise StartError(f"the data folder {str(folder)!r} is a file: set EVERTURN_DATA_DIR to a folder") from error
+    except OSError as error:
+        raise StartError(
+            f"cannot write to the data folder {str(folder)!r} ({error.strerror}): "
+            "make it writable or set EVERTURN_DATA_DIR to another folder"
+        ) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        owner = _holder(descriptor)
+        os.close(descriptor)
+        raise StartError(
+            f"data folder {str(folder)!r} is in use by process {owner}: "
+            "stop it or set EVERTURN_DATA_DIR to another folder"
+        ) from error
+    _close_to_others(folder)
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"{os.getpid()}\n".encode())
+    return os.fdopen(descriptor)
 
 
 def holder_of(folder: Path) -> str | None:

@@ -8,39 +8,39 @@ from pathlib import Path
 import pytest
 
 from everturn.errors import StartError
-from everturn.runtime.lock import FolderLock
+from everturn.runtime.lock import lock_folder
 
 
 def test_a_folder_in_use_is_refused_and_its_process_named(tmp_path: Path) -> None:
-    held = FolderLock.take(tmp_path)
+    held = lock_folder(tmp_path)
 
     with pytest.raises(StartError) as raised:
-        FolderLock.take(tmp_path)
+        lock_folder(tmp_path)
 
-    held.release()
+    held.close()
     assert f"is in use by process {os.getpid()}: stop it or set EVERTURN_DATA_DIR" in raised.value.message
 
 
 def test_a_released_folder_can_be_taken_again(tmp_path: Path) -> None:
-    FolderLock.take(tmp_path).release()
+    lock_folder(tmp_path).close()
 
-    FolderLock.take(tmp_path).release()
+    lock_folder(tmp_path).close()
 
 
 def test_the_lock_ends_with_its_process(tmp_path: Path) -> None:
     code = (
-        "import os, sys, pathlib; from everturn.runtime.lock import FolderLock; "
-        "lock = FolderLock.take(pathlib.Path(sys.argv[1])); os.kill(os.getpid(), 9)"
+        "import os, sys, pathlib; from everturn.runtime.lock import lock_folder; "
+        "lock = lock_folder(pathlib.Path(sys.argv[1])); os.kill(os.getpid(), 9)"
     )
 
     killed = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
 
     assert killed.returncode == -9
-    FolderLock.take(tmp_path).release()
+    lock_folder(tmp_path).close()
 
 
 def test_a_missing_folder_is_made(tmp_path: Path) -> None:
-    FolderLock.take(tmp_path / "a" / "b").release()
+    lock_folder(tmp_path / "a" / "b").close()
 
     assert (tmp_path / "a" / "b").is_dir()
 
@@ -50,7 +50,7 @@ def test_a_folder_that_cannot_be_is_refused_in_plain_words(tmp_path: Path) -> No
     file.write_text("")
 
     with pytest.raises(StartError, match=r"the data folder .*file' is a file: set EVERTURN_DATA_DIR to a folder"):
-        FolderLock.take(file)
+        lock_folder(file)
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere")
@@ -58,7 +58,7 @@ def test_a_folder_without_write_permission_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
 
     with pytest.raises(StartError, match="cannot write to the data folder"):
-        FolderLock.take(tmp_path)
+        lock_folder(tmp_path)
 
     tmp_path.chmod(0o700)
 
@@ -70,12 +70,12 @@ def test_our_files_alone_are_closed_to_others_and_only_by_who_has_the_folder(tmp
         file.chmod(0o644)
     tmp_path.chmod(0o755)
 
-    held = FolderLock.take(tmp_path)
+    held = lock_folder(tmp_path)
     modes = [path.stat().st_mode & 0o777 for path in (tmp_path, ours, other)]
     tmp_path.chmod(0o755)
     with pytest.raises(StartError):
-        FolderLock.take(tmp_path)
-    held.release()
+        lock_folder(tmp_path)
+    held.close()
 
     assert modes == [0o700, 0o600, 0o644]
     assert tmp_path.stat().st_mode & 0o777 == 0o755
@@ -86,8 +86,8 @@ def test_a_folder_of_another_owner_that_may_be_written_to_is_used_as_it_is(tmp_p
     os.chown(tmp_path, 4711, 4711)
     tmp_path.chmod(0o777)
     code = (
-        "import os, sys, pathlib; from everturn.runtime.lock import FolderLock; os.chdir(sys.argv[1]); "
-        "os.setuid(4712); FolderLock.take(pathlib.Path()).release()"
+        "import os, sys, pathlib; from everturn.runtime.lock import lock_folder; os.chdir(sys.argv[1]); "
+        "os.setuid(4712); lock_folder(pathlib.Path()).close()"
     )
 
     taken = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, capture_output=True)
