@@ -231,7 +231,7 @@ async def test_a_turn_that_is_ending_cannot_be_paused_and_ends(
         await system.runtime.engine.client("chat-service").wait_for_workflow_completion(turn_id)
 
     async with running(tmp_path, endpoint, clock) as system:
-        assert system.runtime.resumed_of("chat_workflow") == 0
+        assert system.runtime.engine.resumed_by_name.get("chat_workflow", 0) == 0
 
 
 async def test_a_turn_that_is_paused_while_it_is_handed_the_session_stays_paused(

@@ -162,7 +162,7 @@ async def _run(settings: Settings, command: RuntimeCommand, apps: Sequence[_App]
         await runtime.start()
         if peers is not None:
             await stack.enter_async_context(serve_peers(runtime, peers, _GOODBYE_S))
-        freeze_gc(resumed=runtime.resumed)
+        freeze_gc(resumed=runtime.engine.resumed)
         _print_what_runs(settings, sidecars)
         for sidecar in sidecars:
             sidecar.watch(stack)

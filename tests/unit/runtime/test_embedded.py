@@ -86,7 +86,7 @@ async def test_an_unfinished_workflow_is_resumed_by_the_next_runtime(open_runtim
     await sidecar.start(echo_worker())
     state = await sidecar.workflows.wait_for_workflow_completion("i", timeout_in_seconds=PATIENCE_S)
 
-    assert (before.resumed, after.resumed) == (0, 1)
+    assert (before.engine.resumed, after.engine.resumed) == (0, 1)
     assert state is not None
     assert state.serialized_output == '"HI"'
     await sidecar.stop()
