@@ -312,9 +312,9 @@ async def serve_peers(runtime: EmbeddedRuntime, peers: PeerRouter, limit_s: floa
         listener.bind(str(path))
         listener.listen(BACKLOG)
         listener.setblocking(False)
-        server = WebServer(runtime.peer_api(), listener)
+        server = WebServer(runtime.peer_api(peers.app_id), listener)
         server.start()
-        await runtime.join(path)
+        await peers.start(path, runtime.broker, runtime.engine)
         try:
             yield
         finally:

@@ -87,7 +87,7 @@ class ServedApp:
 class EmbeddedRuntime:
     """Open with `open`, add the apps, then `start`; end with `stop`. All in one loop.
 
-    `options`, `broker` (counters, dead letters), `engine` (what was resumed) and `peers` are there to be read.
+    `options`, `broker` (counters, dead letters) and `engine` (what was resumed) are there to be read.
     """
 
     def __init__(
@@ -96,7 +96,6 @@ class EmbeddedRuntime:
         blocks: BuildingBlocks,
         engine: WorkflowEngine,
         options: RuntimeOptions,
-        peers: PeerRouter | None = None,
     ) -> None:
         self.options = options
         self.engine = engine
@@ -104,7 +103,6 @@ class EmbeddedRuntime:
         self._lock = lock
         self._blocks = blocks
         self._sweeping: asyncio.Task[None] | None = None
-        self.peers = peers
 
     @classmethod
     async def open(
@@ -146,7 +144,7 @@ class EmbeddedRuntime:
         )
         engine = WorkflowEngine(database, clock=options.clock, router=peers)
         await engine.start()
-        return cls(lock, blocks, engine, options, peers)
+        return cls(lock, blocks, engine, options)
 
     def add_app(self, app_id: str, channel: Transport) -> Sidecar:
         """The sidecar of an app in this process that is reached over `channel`."""
@@ -171,19 +169,14 @@ class EmbeddedRuntime:
             if channel is not None:
                 self.broker.add_app(self._blocks.channels.by_id[app_id])
 
+        options = self.options
         handlers = [task_hub_handlers(hub, worker, lambda: self.engine.wake(app_id)), dapr_handlers(front.app)]
-        server = GrpcServer(handlers, api_token=front.api_token, max_connections=self.options.grpc_connections)
-        return ServedApp(app_id, as_asgi(front), server, worker, listens)
+        server = GrpcServer(handlers, api_token=options.api_token, max_connections=options.grpc_connections)
+        return ServedApp(app_id, as_asgi(front.handle), server, worker, listens)
 
-    def peer_api(self) -> AsgiApp:
-        """What this runtime answers to its peers, to be served on the socket that `join` announces."""
-        assert self.peers is not None
-        return peer_api(self.peers.app_id, self._blocks, self.engine)
-
-    async def join(self, socket: Path) -> None:
-        """Deal with the peers, which reach this runtime on `socket`, until it leaves them by `peers.stop`."""
-        assert self.peers is not None
-        await self.peers.start(socket, self.broker, self.engine)
+    def peer_api(self, app_id: str) -> AsgiApp:
+        """What this runtime, which is of that app, answers to its peers, once `PeerRouter.start` has announced it."""
+        return peer_api(app_id, self._blocks, self.engine)
 
     def _add(self, app_id: str, channel: Transport | None, hub: Hub) -> HttpFront:
         if channel is not None:

@@ -141,7 +141,7 @@ async def rig(open_rig: OpenRig) -> Rig:
 @asynccontextmanager
 async def served(front: HttpFront, **headers: str) -> AsyncIterator[HttpTransport]:
     """`front` on a real socket of this machine."""
-    config = uvicorn.Config(as_asgi(front), port=0, log_config=None, lifespan="off")
+    config = uvicorn.Config(as_asgi(front.handle), port=0, log_config=None, lifespan="off")
     server = uvicorn.Server(config)
     socket = config.bind_socket()
     socket.listen()

@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
 
 from everturn.dapr.wire import AsgiApp, Message, Request, Response
 from everturn.runtime.http.handlers import json_response, problem
@@ -21,14 +21,11 @@ _SINGLE = ("host", "dapr-api-token", "dapr-app-id")
 
 _Receive = Callable[[], Awaitable[Message]]
 _Send = Callable[[Message], Awaitable[None]]
+_Handle = Callable[[Request], Awaitable[Response]]
 
 
-class Front(Protocol):
-    async def handle(self, request: Request) -> Response: ...
-
-
-def as_asgi(front: Front, max_body_bytes: int = _MAX_BODY_BYTES, body_timeout_s: float = _BODY_TIMEOUT_S) -> AsgiApp:
-    """An ASGI app that answers with `front`, with 500 in Dapr's JSON if that fails.
+def as_asgi(handle: _Handle, max_body_bytes: int = _MAX_BODY_BYTES, body_timeout_s: float = _BODY_TIMEOUT_S) -> AsgiApp:
+    """An ASGI app that answers with `handle`, with 500 in Dapr's JSON if that fails.
 
     A body over `max_body_bytes` gets 413, one that is late gets 408.
     """
@@ -37,7 +34,8 @@ def as_asgi(front: Front, max_body_bytes: int = _MAX_BODY_BYTES, body_timeout_s:
         if scope["type"] != "http":
             return
         headers = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]]
-        if twice := _sent_twice([name for name, _ in headers]):
+        names = [name for name, _ in headers]
+        if twice := next((name for name in _SINGLE if names.count(name) > 1), None):
             await _answer(send, problem(400, f"The header {twice} was sent more than once."))
             return
         try:
@@ -50,17 +48,13 @@ def as_asgi(front: Front, max_body_bytes: int = _MAX_BODY_BYTES, body_timeout_s:
             await _answer(send, problem(413, f"The body must have at most {max_body_bytes} bytes."), last=True)
             return
         try:
-            response = await front.handle(Request(scope["method"], _target(scope), dict(headers), body))
+            response = await handle(Request(scope["method"], _target(scope), dict(headers), body))
         except Exception:  # the edge of the request: what went wrong is not for the caller to read
             log.exception("request_failed", extra={"method": scope["method"]})
             response = json_response({"errorCode": "ERR_INTERNAL", "message": _FAILED}, 500)
         await _answer(send, response)
 
     return app
-
-
-def _sent_twice(names: Sequence[str]) -> str | None:
-    return next((name for name in _SINGLE if names.count(name) > 1), None)
 
 
 async def _answer(send: _Send, response: Response, *, last: bool = False) -> None:

@@ -66,9 +66,8 @@ class HttpFront:
         pages: AllowedPages = _NO_PAGES,
         task_hub: Hub | None = None,
     ) -> None:
-        self.app_id = app_id
-        self.api_token = api_token
-        self.pages = pages
+        self._api_token = api_token
+        self._pages = pages
         self.app = AppView(app_id, blocks, task_hub)
 
     async def handle(self, request: Request) -> Response:
@@ -77,9 +76,9 @@ class HttpFront:
         Health apart, it is 403 for a foreign web page, and 401 without the token.
         """
         if not _is_health(request):
-            if refusal := self.pages.refusal(request.method, request.headers):
+            if refusal := self._pages.refusal(request.method, request.headers):
                 return problem(403, refusal, errorCode="ERR_PERMISSION_DENIED", message=refusal)
-            if self.api_token is not None and not _has_token(request, self.api_token):
+            if self._api_token is not None and not _has_token(request, self._api_token):
                 return _error(DaprError(401, "ERR_PERMISSION_DENIED", "invalid api token"))
         return await self.handle_trusted(request)
 
@@ -145,8 +144,6 @@ def _find_route(method: str, path: str) -> tuple[_Handler, Mapping[str, str]]:
 
 def _metadata(query: str) -> dict[str, str]:
     """The `metadata.*` parameters of a query, without that prefix."""
-    if not query:
-        return {}
     return {
         name.removeprefix(_METADATA_PREFIX): value
         for name, value in parse_qsl(query, keep_blank_values=True)

@@ -12,10 +12,8 @@ from everturn.errors import TransientError
 from everturn.runtime.blocks import BuildingBlocks
 from everturn.runtime.http.asgi import as_asgi
 from everturn.runtime.http.handlers import NO_CONTENT
-from everturn.runtime.invocation.invoke import AppChannels
 from everturn.runtime.peers.folder import Peer
 from everturn.runtime.peers.worker import ACTIVITY, TURN, do_work
-from everturn.runtime.pubsub.broker import Broker
 from everturn.runtime.workflow.engine import WorkflowEngine
 from everturn.runtime.workflow.rpc import LIST_IDS, RPCS, RpcFault
 from everturn.runtime.workflow.task_hub import TaskHub
@@ -28,7 +26,7 @@ FAULT = 409
 _CALLS = {rpc.method: rpc for rpc in RPCS if rpc is not LIST_IDS}
 # On an answer that the runtime gave because its app gave none.
 _NO_ANSWER = "everturn-no-answer"
-_TIMEOUT_S = 300.0
+ANSWER_WITHIN_S = 300.0
 # A work item has its whole history with it; how much of that its worker can take, the worker's own runtime says.
 _MAX_BODY_BYTES = 64 * 1024 * 1024
 
@@ -44,7 +42,9 @@ class PeerTransport:
     `timeout_s`: seconds for an answer, None if work may take as long as it takes.
     """
 
-    def __init__(self, find: Callable[[], Peer | None], *, to_app: bool, timeout_s: float | None = _TIMEOUT_S) -> None:
+    def __init__(
+        self, find: Callable[[], Peer | None], *, to_app: bool, timeout_s: float | None = ANSWER_WITHIN_S
+    ) -> None:
         self._find = find
         self._timeout_s = timeout_s
         self._prefix = _INVOKE if to_app else ""
@@ -84,17 +84,16 @@ class PeerTransport:
 
 
 def peer_api(app_id: str, blocks: BuildingBlocks, engine: WorkflowEngine) -> AsgiApp:
-    """What the runtime of `app_id` answers to the others."""
-    return as_asgi(PeerFront(app_id, blocks.channels, blocks.broker, engine), _MAX_BODY_BYTES)
+    """What the runtime of `app_id` answers to others: requests for its app, messages and workflow work that they have
+    for it.
+    """
+    return as_asgi(_PeerFront(app_id, blocks, engine).handle, _MAX_BODY_BYTES)
 
 
-class PeerFront:
-    """What this runtime answers to others: requests for its app, messages and workflow work that they have for it."""
-
-    def __init__(self, app_id: str, channels: AppChannels, broker: Broker, engine: WorkflowEngine) -> None:
+class _PeerFront:
+    def __init__(self, app_id: str, blocks: BuildingBlocks, engine: WorkflowEngine) -> None:
         self._app_id = app_id
-        self._channels = channels
-        self._broker = broker
+        self._blocks = blocks
         self._engine = engine
 
     async def handle(self, request: Request) -> Response:
@@ -110,7 +109,7 @@ class PeerFront:
         return Response(404)
 
     async def _invoke(self, request: Request) -> Response:
-        channel = self._channels.by_id.get(self._app_id)
+        channel = self._blocks.channels.by_id.get(self._app_id)
         if channel is None:
             return Response(502, {_NO_ANSWER: "unreachable"})
         target = request.target.removeprefix(_INVOKE)
@@ -123,7 +122,8 @@ class PeerFront:
         """204 once the message is this runtime's, 404 if its app does not subscribe, 500 if it was not kept."""
         pubsub, _, topic = request.target.removeprefix(_MESSAGES).partition("/")
         try:
-            taken = await self._broker.accept_forwarded(self._app_id, (unquote(pubsub), unquote(topic)), request.body)
+            name = unquote(pubsub), unquote(topic)
+            taken = await self._blocks.broker.accept_forwarded(self._app_id, name, request.body)
         except TransientError:
             return Response(500)
         return NO_CONTENT if taken else Response(404)

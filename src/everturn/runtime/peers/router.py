@@ -15,7 +15,7 @@ from everturn.errors import TransientError
 from everturn.runtime.clock import Clock, wait_until
 from everturn.runtime.invocation.invoke import AppChannel
 from everturn.runtime.peers.folder import Peer, PeerFolder
-from everturn.runtime.peers.link import FAULT, HUB, PeerTransport, inbox_route
+from everturn.runtime.peers.link import ANSWER_WITHIN_S, FAULT, HUB, PeerTransport, inbox_route
 from everturn.runtime.peers.worker import PeerWorker
 from everturn.runtime.pubsub.broker import Broker
 from everturn.runtime.pubsub.deliveries import TopicName
@@ -101,10 +101,8 @@ class PeerRouter:
         self._socket: Path | None = None
         self._topics: frozenset[TopicName] = frozenset()
         self._known: dict[str, Peer] = {}
-        self._inboxes: dict[str, AppChannel] = {}
-        self._apps: dict[str, AppChannel] = {}
         self._workers: dict[str, PeerWorker] = {}
-        self._workflows: dict[str, PeerTransport] = {}
+        self._transports: dict[tuple[str, bool, float | None], PeerTransport] = {}
         self._looking = asyncio.Lock()
         self._watch: asyncio.Task[None] | None = None
 
@@ -133,11 +131,7 @@ class PeerRouter:
 
     def to_workflows(self, app_id: str) -> PeerTransport:
         """Work takes as long as it takes, and so do those who wait for it."""
-        transport = self._workflows.get(app_id)
-        if transport is None:
-            transport = PeerTransport(lambda: self._folder.find(app_id), to_app=False, timeout_s=None)
-            self._workflows[app_id] = transport
-        return transport
+        return self._transport(app_id, to_app=False, timeout_s=None)
 
     # What the runtime does
 
@@ -162,16 +156,12 @@ class PeerRouter:
             self._watch = None
         if self._socket is not None:
             self._folder.announce(None, self._topics)  # as last announced: the database may be closed by now
-        for channel in [*self._apps.values(), *self._inboxes.values()]:
-            await channel.transport.close()
-        for transport in self._workflows.values():
+        for transport in self._transports.values():
             await transport.close()
 
     def find(self, app_id: str) -> AppChannel | None:
         """The way to another app, None if no runtime of it ever was here."""
-        if self._folder.find(app_id) is None:
-            return None
-        return self._apps.setdefault(app_id, self._channel(app_id, to_app=True))
+        return AppChannel(app_id, self._transport(app_id, to_app=True)) if self.has_been(app_id) else None
 
     async def look(self) -> None:
         """Read which runtimes there are and what they subscribe to. Raises TransientError if the disk refuses."""
@@ -193,12 +183,13 @@ class PeerRouter:
                     broker.app_is_back(app_id)
 
     async def _deliver_to(self, peer: Peer, broker: Broker) -> None:
-        channel = self._inboxes.setdefault(peer.app_id, self._channel(peer.app_id, to_app=False))
+        channel = AppChannel(peer.app_id, self._transport(peer.app_id, to_app=False))
         wanted = [Subscription(pubsub, topic, inbox_route(pubsub, topic)) for pubsub, topic in sorted(peer.topics)]
         await broker.set_subscriptions(channel, wanted, unclaimed_only=True)
 
-    def _channel(self, app_id: str, *, to_app: bool) -> AppChannel:
-        return AppChannel(app_id, PeerTransport(lambda: self._folder.find(app_id), to_app=to_app))
+    def _transport(self, app_id: str, *, to_app: bool, timeout_s: float | None = ANSWER_WITHIN_S) -> PeerTransport:
+        made = PeerTransport(lambda: self._folder.find(app_id), to_app=to_app, timeout_s=timeout_s)
+        return self._transports.setdefault((app_id, to_app, timeout_s), made)
 
     def _announce(self, broker: Broker) -> None:
         topics = broker.store.topics_of(self.app_id)
