@@ -14,7 +14,6 @@ import random
 import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
@@ -175,7 +174,7 @@ async def _try_once(policy: TargetPolicy, breaker: CircuitBreaker | None, send: 
 
 async def _ask(policy: TargetPolicy, send: Send) -> Response | TransientError:
     try:
-        async with asyncio.timeout(policy.timeout_s) if policy.timeout_s is not None else nullcontext():
+        async with asyncio.timeout(policy.timeout_s):
             return await send()
     except TransientError as error:
         return error

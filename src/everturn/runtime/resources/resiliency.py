@@ -7,6 +7,7 @@ of calls; the rest is named in the log.
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -23,32 +24,26 @@ _DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
 
 def duration_s(text: str) -> float:
     """Seconds of a Go duration (`1m30s`, `500ms`). Raises ValueError."""
-    total, at = 0.0, 0
-    while at < len(text):
-        part = _DURATION_PART.match(text, at)
-        if part is None:
-            break
-        total += float(part[1]) * _UNITS_S[part[2]]
-        at = part.end()
-    if at == 0 or at != len(text):
+    if not text or _DURATION_PART.sub("", text):
         raise ValueError(f"{text!r} is no duration like 15s or 1m30s")
-    return total
+    return sum(float(number) * _UNITS_S[unit] for number, unit in _DURATION_PART.findall(text))
+
+
+# Of an exponential policy; so are the defaults (github.com/cenkalti/backoff v4, which Dapr uses).
+_MULTIPLIER, _RANDOMIZATION = 1.5, 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """How often and how soon a failed delivery or call is tried again.
 
-    Defaults of an exponential policy: 0.5 s first, factor 1.5, half of it random, at most 60 s
-    (github.com/cenkalti/backoff v4, which Dapr uses). `max_retries` -1 means for ever. `statuses`: ranges of HTTP
-    statuses that are worth another try, None if every failure is.
+    `max_retries` -1 means for ever. `statuses`: ranges of HTTP statuses that are worth another try, None if every
+    failure is.
     """
 
     kind: Literal["constant", "exponential"] = "constant"
     duration_s: float = 5.0
     initial_interval_s: float = 0.5
-    multiplier: float = 1.5
-    randomization: float = 0.5
     max_interval_s: float = 60.0
     max_retries: int = -1
     statuses: tuple[tuple[int, int], ...] | None = None
@@ -58,7 +53,7 @@ class RetryPolicy:
         """No delay of this policy is longer."""
         if self.kind == "constant":
             return self.duration_s
-        return self.max_interval_s * (1 + self.randomization)
+        return self.max_interval_s * (1 + _RANDOMIZATION)
 
     def is_for(self, status: int) -> bool:
         """Whether an answer with `status`, a failure, is worth another try."""
@@ -74,9 +69,9 @@ class RetryPolicy:
         if self.kind == "constant":
             return self.duration_s
         # The exponent is bounded: the interval is at its cap long before, and a float has an end.
-        interval = self.initial_interval_s * self.multiplier ** min(attempts - 1, 100)
+        interval = self.initial_interval_s * _MULTIPLIER ** min(attempts - 1, 100)
         interval = min(interval, self.max_interval_s)
-        return interval * (1 + self.randomization * (2 * uniform() - 1))
+        return interval * (1 + _RANDOMIZATION * (2 * uniform() - 1))
 
 
 # What holds without any Resiliency file, and what components/resiliency.yaml says for real Dapr.
@@ -198,8 +193,10 @@ def _target(resource: Resource, app_id: str, retries: Mapping[str, RetryPolicy])
     timeout, retry, breaker = (given.get(kind) for kind in ("timeout", "retry", "circuitBreaker"))
     if breaker is not None:
         _named(resource, breakers, breaker, "circuit breaker")
+    with _refusing(resource, str(timeout)):
+        timeout_s = None if timeout is None else duration_s(str(_named(resource, timeouts, timeout, "timeout")))
     return TargetPolicy(
-        None if timeout is None else _duration(resource, _named(resource, timeouts, timeout, "timeout"), timeout),
+        timeout_s,
         None if retry is None else _named(resource, retries, retry, "retry policy"),
         None if breaker is None else _breaker_policy(resource, breaker),
     )
@@ -211,13 +208,11 @@ def _named(resource: Resource, policies: Mapping[str, T], name: Any, what: str) 
     return policies[name]
 
 
-def _duration(resource: Resource, text: Any, path: str) -> float:
-    return _checked(resource, path, lambda: duration_s(str(text)))
-
-
-def _checked(resource: Resource, path: str, make: Callable[[], T]) -> T:
+@contextmanager
+def _refusing(resource: Resource, path: str) -> Iterator[None]:
+    """What cannot be at `path` is refused with the file."""
     try:
-        return make()
+        yield
     except (TypeError, ValueError) as error:
         resource.refuse(f"{path}: {error}")
 
@@ -229,18 +224,15 @@ def _retry_policy(resource: Resource, name: str) -> RetryPolicy:
     if kind not in ("constant", "exponential"):
         resource.refuse(f"{path}.policy must be constant or exponential")
     statuses = resource.get("spec.policies.retries", name, "matching", "httpStatusCodes")
-    return _checked(
-        resource,
-        path,
-        lambda: RetryPolicy(
+    with _refusing(resource, path):
+        return RetryPolicy(
             kind=kind,
             duration_s=duration_s(str(given.get("duration", "5s"))),
             initial_interval_s=duration_s(str(given.get("initialInterval", "500ms"))),
             max_interval_s=duration_s(str(given.get("maxInterval", "60s"))),
             max_retries=int(given.get("maxRetries", -1)),
             statuses=_status_ranges(str(statuses)) if statuses else None,
-        ),
-    )
+        )
 
 
 def _status_ranges(text: str) -> tuple[tuple[int, int], ...]:
@@ -255,19 +247,15 @@ def _status_ranges(text: str) -> tuple[tuple[int, int], ...]:
 
 
 def _breaker_policy(resource: Resource, name: str) -> BreakerPolicy:
-    path = f"spec.policies.circuitBreakers.{name}"
     given = resource.mapping("spec.policies.circuitBreakers", name)
     usual = BreakerPolicy()
-    return _checked(
-        resource,
-        path,
-        lambda: BreakerPolicy(
+    with _refusing(resource, f"spec.policies.circuitBreakers.{name}"):
+        return BreakerPolicy(
             trip=_conditions(str(given["trip"])) if "trip" in given else usual.trip,
             interval_s=duration_s(str(given["interval"])) if "interval" in given else usual.interval_s,
             timeout_s=duration_s(str(given["timeout"])) if "timeout" in given else usual.timeout_s,
             max_requests=int(given.get("maxRequests", 0)) or usual.max_requests,
-        ),
-    )
+        )
 
 
 def _conditions(text: str) -> tuple[Condition, ...]:
