@@ -9,7 +9,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
-from everturn.runtime.clock import Clock, SystemClock, wait_until
+from everturn.runtime.clock import Clock, SystemClock, sleep
 from everturn.runtime.embedded import ServedApp
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ async def watch_port(app: ServedApp, port: int, *, clock: Clock | None = None, l
             patience_ends = None
             advice = f"no program listens on port {port}: start {app.app_id!r} there, or give another --app-port"
             log.warning("app_does_not_listen", extra={"app_id": app.app_id, "port": port, "advice": advice})
-        await wait_until(clock, clock.now() + (_LOOK_LATER_EVERY_S if patience_ends is None else _LOOK_EVERY_S))
+        await sleep(clock, _LOOK_LATER_EVERY_S if patience_ends is None else _LOOK_EVERY_S)
     log.info("app_listens", extra={"app_id": app.app_id, "port": port})
     app.listens()
 
@@ -54,7 +54,7 @@ async def watch_worker(app: ServedApp, grpc_port: int, *, clock: Clock | None = 
     if workflows wait for it, since an app need not have any."""
     clock = clock or SystemClock()
     connected = asyncio.create_task(app.worker.has_connected.wait())
-    patience = asyncio.create_task(wait_until(clock, clock.now() + PATIENCE_S))
+    patience = asyncio.create_task(sleep(clock, PATIENCE_S))
     try:
         await asyncio.wait([connected, patience], return_when=asyncio.FIRST_COMPLETED)
         if not connected.done():

@@ -42,10 +42,10 @@ def rfc3339(seconds: float, timespec: str = "seconds") -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
 
 
-async def wait_until(clock: Clock, when: float) -> None:
-    """Return when an alarm at `when` rings."""
+async def sleep(clock: Clock, seconds: float) -> None:
+    """Return when an alarm in `seconds` rings."""
     rung = asyncio.Event()
-    alarm = clock.call_at(when, rung.set)
+    alarm = clock.call_at(clock.now() + seconds, rung.set)
     try:
         await rung.wait()
     finally:

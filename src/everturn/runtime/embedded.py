@@ -15,7 +15,7 @@ from everturn.dapr.wire import AsgiApp, Transport
 from everturn.dapr.workflows import Sidecar
 from everturn.errors import StartError, TransientError
 from everturn.runtime.blocks import BuildingBlocks
-from everturn.runtime.clock import Clock, SystemClock, wait_until
+from everturn.runtime.clock import Clock, SystemClock, sleep
 from everturn.runtime.database.database import DATABASE_FILE, Database
 from everturn.runtime.embedded_client import EmbeddedClient
 from everturn.runtime.grpc.dapr import dapr_handlers
@@ -206,7 +206,7 @@ class EmbeddedRuntime:
                 log.debug("state_swept", extra={"keys": swept})
             except TransientError as error:
                 log.warning("state_not_swept", extra={"reason": error.message})
-            await wait_until(clock, clock.now() + _SWEEP_EVERY_S)
+            await sleep(clock, _SWEEP_EVERY_S)
 
 
 class EmbeddedSidecar:

@@ -10,7 +10,6 @@ decoded once, cleaned, and made into a URL again: a character that must arrive p
 import asyncio
 import logging
 import posixpath
-import random
 import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
@@ -19,7 +18,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from everturn.dapr.wire import Request, Response, Transport
 from everturn.errors import TransientError
-from everturn.runtime.clock import Clock, wait_until
+from everturn.runtime.clock import Clock, sleep
 from everturn.runtime.errors import DaprError
 from everturn.runtime.invocation.circuit_breaker import CircuitBreaker, RefusedError
 from everturn.runtime.resources.components import Components
@@ -141,7 +140,7 @@ class InvocationPolicies:
             if delay_s is None:
                 break
             log.warning("call_retried", extra={"app_id": app_id, "attempt": attempts, "delay_s": round(delay_s, 3)})
-            await wait_until(self._clock, self._clock.now() + delay_s)
+            await sleep(self._clock, delay_s)
         if isinstance(answer, Response):
             return answer
         raise answer
@@ -195,7 +194,7 @@ def _delay_s(policy: TargetPolicy, answer: Response | TransientError, attempts: 
             return None
     elif not policy.retry.is_for(answer.status):
         return None
-    return policy.retry.delay_s(attempts, random.random)
+    return policy.retry.delay_s(attempts)
 
 
 def onward_path(path: str) -> str:

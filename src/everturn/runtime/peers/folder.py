@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from everturn.runtime.pubsub.deliveries import TopicName
+from everturn.runtime.resources.components import TopicName
 
 log = logging.getLogger(__name__)
 

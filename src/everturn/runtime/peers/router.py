@@ -12,14 +12,13 @@ import grpc
 from everturn.dapr.sdk.protocol import GetInstanceRequest
 from everturn.dapr.wire import Request
 from everturn.errors import TransientError
-from everturn.runtime.clock import Clock, wait_until
+from everturn.runtime.clock import Clock, sleep
 from everturn.runtime.invocation.invoke import AppChannel
 from everturn.runtime.peers.folder import Peer, PeerFolder
 from everturn.runtime.peers.link import ANSWER_WITHIN_S, FAULT, HUB, PeerTransport, inbox_route
 from everturn.runtime.peers.worker import PeerWorker
 from everturn.runtime.pubsub.broker import Broker
-from everturn.runtime.pubsub.deliveries import TopicName
-from everturn.runtime.resources.components import Subscription
+from everturn.runtime.resources.components import Subscription, TopicName
 from everturn.runtime.workflow.engine import WorkflowEngine
 from everturn.runtime.workflow.rpc import GET, LIST_IDS, Hub, Req, Res, Rpc, RpcFault, unavailable
 from everturn.runtime.workflow.task_hub import TaskHub
@@ -206,4 +205,4 @@ class PeerRouter:
                 log.warning("peers_not_seen", extra={"reason": type(error).__name__})
             except Exception:
                 log.exception("peers_failed")
-            await wait_until(self._clock, self._clock.now() + _LOOK_EVERY_S)
+            await sleep(self._clock, _LOOK_EVERY_S)

@@ -8,9 +8,9 @@ sent as JSON is taken over as it is, not decoded.
 
 import asyncio
 import base64
+import itertools
 import json
 import logging
-import random
 import re
 import secrets
 import uuid
@@ -24,7 +24,7 @@ from msgspec import Raw
 
 from everturn.dapr.wire import JsonError, Request, decode
 from everturn.errors import TransientError
-from everturn.runtime.clock import Clock, rfc3339, wait_until
+from everturn.runtime.clock import Clock, rfc3339, sleep
 from everturn.runtime.database.database import Database
 from everturn.runtime.errors import DaprError
 from everturn.runtime.invocation.invoke import AppChannel
@@ -34,10 +34,9 @@ from everturn.runtime.pubsub.deliveries import (
     DeliveryCounts,
     PendingMessage,
     TopicDispatcher,
-    TopicName,
     TopicStore,
 )
-from everturn.runtime.resources.components import Components, Subscription
+from everturn.runtime.resources.components import Components, Subscription, TopicName
 from everturn.runtime.resources.resiliency import DEFAULT_DELIVERY_RETRY
 
 log = logging.getLogger(__name__)
@@ -171,8 +170,8 @@ class Broker:
             body = envelope(publication, self._clock.now())
             if self._before_publish is not None:
                 await self._before_publish()
-            kept = partial(self._announce, pubsub, topic)
-            await self.store.publish((pubsub, topic), body, kept, durable=durable)
+            name = pubsub, topic
+            await self.store.publish(name, body, partial(self._announce, name), durable=durable)
         except JsonError as error:
             raise DaprError(500, "ERR_PUBSUB_CLOUD_EVENTS_SER", f"cannot create cloudevent: {error}") from error
         except TransientError as error:
@@ -186,8 +185,9 @@ class Broker:
         message_id = await self.store.publish_to(app_id, topic, body)
         if message_id is None:
             return False
-        own = [item for item in self._dispatchers if f"{item.app_id}||".startswith(f"{app_id}||")]
-        self._offer(own, topic, PendingMessage(message_id, body))
+        for dispatcher in self._dispatchers:
+            if f"{dispatcher.app_id}||".startswith(f"{app_id}||"):
+                dispatcher.offer(topic, PendingMessage(message_id, body))
         return True
 
     def add_app(self, channel: AppChannel) -> None:
@@ -233,36 +233,24 @@ class Broker:
         """What is delivered to the app."""
         return [dispatcher.subscription for dispatcher in self._dispatchers if dispatcher.app_id == app_id]
 
-    def _announce(self, pubsub: str, topic: str, message: PendingMessage) -> None:
-        self._offer(self._dispatchers, (pubsub, topic), message)
-
-    @staticmethod
-    def _offer(dispatchers: Sequence[TopicDispatcher], topic: TopicName, message: PendingMessage) -> None:
-        for dispatcher in dispatchers:
-            subscription = dispatcher.subscription
-            if subscription.topic == topic[1] and subscription.pubsub == topic[0]:
-                dispatcher.offer(message)
+    def _announce(self, topic: TopicName, message: PendingMessage) -> None:
+        for dispatcher in self._dispatchers:
+            dispatcher.offer(topic, message)
 
     def _discover(self, channel: AppChannel) -> None:
         self._discoveries[channel.app_id] = asyncio.get_running_loop().create_task(self._subscribe(channel))
 
     async def _subscribe(self, channel: AppChannel) -> None:
-        attempt = 0
-        while True:
+        for attempt in itertools.count(1):
             try:
-                await self._take_subscriptions(channel)
+                await self.set_subscriptions(channel, await _find_subscriptions(channel, self._components))
             except TransientError as error:
                 log.info("subscriptions_not_known_yet", extra={"app_id": channel.app_id, "reason": error.message})
             except Exception:
                 log.exception("subscriptions_failed", extra={"app_id": channel.app_id})
             else:
                 return
-            attempt += 1
-            delay_s = DEFAULT_DELIVERY_RETRY.delay_s(attempt, random.random) or 0.0
-            await wait_until(self._clock, self._clock.now() + delay_s)
-
-    async def _take_subscriptions(self, channel: AppChannel) -> None:
-        await self.set_subscriptions(channel, await _find_subscriptions(channel, self._components))
+            await sleep(self._clock, DEFAULT_DELIVERY_RETRY.delay_s(attempt) or 0.0)
 
     async def set_subscriptions(
         self, channel: AppChannel, wanted: Sequence[Subscription], *, unclaimed_only: bool = False
@@ -273,18 +261,16 @@ class Broker:
         Raises TransientError if the disk refuses.
         """
         app_id = channel.app_id
-        topics = [(item.pubsub, item.topic) for item in wanted]
-        ids = await self.store.subscribe(app_id, topics, unclaimed_only=unclaimed_only)
-        known = [dispatcher for dispatcher in self._dispatchers if dispatcher.app_id == app_id]
-        leaving = [dispatcher for dispatcher in known if dispatcher.subscription not in wanted]
+        ids = await self.store.subscribe(app_id, [item.topic_name for item in wanted], unclaimed_only=unclaimed_only)
+        leaving = [item for item in self._dispatchers if item.app_id == app_id and item.subscription not in wanted]
         self._dispatchers = [dispatcher for dispatcher in self._dispatchers if dispatcher not in leaving]
+        kept = self.subscriptions_of(app_id)
         await asyncio.gather(*(dispatcher.stop(0) for dispatcher in leaving))
-        kept = [dispatcher.subscription for dispatcher in known if dispatcher not in leaving]
         for item in wanted:
             if item in kept:
                 continue
             policy = self._components.delivery_retry(item.pubsub, app_id.partition("||")[0])
-            dispatcher = TopicDispatcher(ids[item.pubsub, item.topic], item, channel, policy, self._context)
+            dispatcher = TopicDispatcher(ids[item.topic_name], item, channel, policy, self._context)
             self._dispatchers.append(dispatcher)
             dispatcher.release()
 
@@ -295,14 +281,14 @@ async def _find_subscriptions(channel: AppChannel, components: Components) -> li
     Raises TransientError if the app cannot say yet: not reached, or a 5xx.
     """
     declared = [item for item in components.subscriptions if item.is_for(channel.app_id)]
-    found: dict[tuple[str, str], Subscription] = {}
+    found: dict[TopicName, Subscription] = {}
     # Of several for one topic Dapr takes the last that the app gave, else the first that is declared
     # (pkg/runtime/compstore/subscriptions.go of 1.18.0).
     for item in [*reversed(declared), *await _ask(channel)]:
         if components.find("pubsub.", item.pubsub, channel.app_id) is None:
             log.warning("subscription_without_pubsub", extra={"app_id": channel.app_id, "pubsub": item.pubsub})
             continue
-        found[item.pubsub, item.topic] = item
+        found[item.topic_name] = item
     return list(found.values())
 
 
@@ -318,7 +304,6 @@ async def _ask(channel: AppChannel) -> list[Subscription]:
         items = None
     if items is None:
         log.warning("subscriptions_unreadable", extra={"app_id": channel.app_id})
-        return []
     found = [_subscription(item) for item in items if isinstance(item, dict)] if isinstance(items, list) else []
     return [item for item in found if item is not None]
 

@@ -7,7 +7,6 @@ and that counts as no attempt of any message.
 import asyncio
 import json
 import logging
-import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -21,7 +20,7 @@ from everturn.errors import TransientError
 from everturn.runtime.clock import Alarm, Clock
 from everturn.runtime.database.database import Database
 from everturn.runtime.invocation.invoke import AppChannel
-from everturn.runtime.resources.components import Subscription
+from everturn.runtime.resources.components import Subscription, TopicName
 from everturn.runtime.resources.resiliency import DEFAULT_DELIVERY_RETRY, RetryPolicy
 
 _PUBLISH = "INSERT INTO messages (pubsub, topic, body) VALUES (:pubsub, :topic, :body)"
@@ -62,9 +61,6 @@ DELETE FROM messages WHERE pubsub = :pubsub AND topic = :topic AND kept = 0
 AND EXISTS (SELECT 1 FROM subscribers WHERE pubsub = :pubsub AND topic = :topic)
 AND NOT EXISTS (SELECT 1 FROM deliveries WHERE message_id = messages.id)
 """
-
-# A topic of a pub/sub.
-TopicName = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +250,7 @@ class DeliveryContext:
     store: TopicStore
     clock: Clock
     counts: DeliveryCounts
-    announce: Callable[[str, str, PendingMessage], None]
+    announce: Callable[[TopicName, PendingMessage], None]
 
 
 class TopicDispatcher:
@@ -286,8 +282,10 @@ class TopicDispatcher:
     def app_id(self) -> str:
         return self._channel.app_id
 
-    def offer(self, message: PendingMessage) -> None:
-        """A message was just published: deliver it now, or find it on disk when its turn comes."""
+    def offer(self, topic: TopicName, message: PendingMessage) -> None:
+        """A message was just published: if the topic is this one, deliver it now, or find it on disk in its turn."""
+        if topic != self.subscription.topic_name:
+            return
         if self._room() > 0 and not self._more_on_disk:
             self._begin(message)
         else:
@@ -393,12 +391,12 @@ class TopicDispatcher:
 
     async def _retry(self, message: PendingMessage) -> None:
         attempts = message.attempts + 1
-        delay_s = self._policy.delay_s(attempts, random.random)
+        delay_s = self._policy.delay_s(attempts)
         if delay_s is None and self.subscription.dead_letter_topic is not None:
             await self._refuse(message)
             return
         if delay_s is None:  # a broker gives a message again that nobody took and that has nowhere else to go
-            delay_s = DEFAULT_DELIVERY_RETRY.delay_s(attempts, random.random) or 0.0
+            delay_s = DEFAULT_DELIVERY_RETRY.delay_s(attempts) or 0.0
         due_at = self._context.clock.now() + delay_s
         await self._context.store.later(self._id, message.message_id, attempts, due_at)
         self._context.counts.retried += 1
@@ -412,11 +410,11 @@ class TopicDispatcher:
             self._context.counts.dropped += 1
             log.warning("message_dropped", extra=self._ids(message))
             return
-        pubsub = self.subscription.pubsub
-        letter_id = await self._context.store.dead_letter(self._id, message.message_id, (pubsub, topic))
+        name = self.subscription.pubsub, topic
+        letter_id = await self._context.store.dead_letter(self._id, message.message_id, name)
         self._context.counts.dead_letters += 1
         log.warning("message_dead_lettered", extra={**self._ids(message), "dead_letter_topic": topic})
-        self._context.announce(pubsub, topic, PendingMessage(letter_id, message.body))
+        self._context.announce(name, PendingMessage(letter_id, message.body))
 
     def _pause(self, event: str, error: TransientError | None = None) -> None:
         """Deliver nothing for a while that grows with each failure in a row."""
@@ -424,7 +422,7 @@ class TopicDispatcher:
         if self._held or self._pause_left_s() > 0:
             return
         self._failures_in_a_row += 1
-        delay_s = DEFAULT_DELIVERY_RETRY.delay_s(self._failures_in_a_row, random.random) or 0.0
+        delay_s = DEFAULT_DELIVERY_RETRY.delay_s(self._failures_in_a_row) or 0.0
         reason = {"reason": error.message} if error is not None else {}
         log.warning(event, extra={**self._ids(None), **reason, "delay_s": round(delay_s, 3)})
         self._paused_until = self._context.clock.now() + delay_s

@@ -27,6 +27,10 @@ log = logging.getLogger(__name__)
 _USED_TYPES = ("state.", "pubsub.", "secretstores.local.")
 
 
+# A topic of a pub/sub.
+TopicName = tuple[str, str]
+
+
 @dataclass(frozen=True, slots=True)
 class Component:
     """A Component resource; with no `scopes` every app may use it."""
@@ -54,6 +58,10 @@ class Subscription:
     dead_letter_topic: str | None = None
     scopes: frozenset[str] = frozenset()
     is_declared: bool = False
+
+    @property
+    def topic_name(self) -> TopicName:
+        return self.pubsub, self.topic
 
     def is_for(self, app_id: str) -> bool:
         return not self.scopes or app_id in self.scopes

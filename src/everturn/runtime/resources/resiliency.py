@@ -5,6 +5,7 @@ of calls; the rest is named in the log.
 """
 
 import logging
+import random
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -59,7 +60,7 @@ class RetryPolicy:
         """Whether an answer with `status`, a failure, is worth another try."""
         return self.statuses is None or any(first <= status <= last for first, last in self.statuses)
 
-    def delay_s(self, attempts: int, uniform: Callable[[], float]) -> float | None:
+    def delay_s(self, attempts: int, uniform: Callable[[], float] = random.random) -> float | None:
         """Seconds to wait after the attempt number `attempts` (from 1), None if no further one is allowed.
 
         `uniform` gives a random number from 0 to 1.
