@@ -62,10 +62,10 @@ def _data(event: dict[str, Any]) -> bytes:
 
 
 class _Stream:
-    """Events to be sent, and those without a verdict yet, the oldest first."""
+    """Events to be sent, None after the last, and those without a verdict yet, the oldest first."""
 
     def __init__(self) -> None:
-        self.events: asyncio.Queue[pb.SubscribeTopicEventsResponseAlpha1] = asyncio.Queue()
+        self.events: asyncio.Queue[pb.SubscribeTopicEventsResponseAlpha1 | None] = asyncio.Queue()
         self.waiting: list[tuple[str, asyncio.Future[int]]] = []
 
     async def give(self, request: Request) -> Response:
@@ -127,7 +127,7 @@ class TopicStreams:
         transport.streams.append(stream)
         self._app.blocks.broker.app_is_back(subscriber_id)
         try:
-            async for event in _events(stream, reading):
+            while (event := await stream.events.get()) is not None and not reading.done():
                 yield event
         finally:
             transport.streams.remove(stream)
@@ -155,21 +155,10 @@ class TopicStreams:
         return self._transports[pubsub, topic], subscriber_id
 
 
-async def _events(
-    stream: _Stream, reading: "asyncio.Future[None]"
-) -> AsyncGenerator[pb.SubscribeTopicEventsResponseAlpha1, None]:
-    """What is to be sent, until the other side has sent its last."""
-    while not reading.done():
-        event = asyncio.ensure_future(stream.events.get())
-        either: list[asyncio.Future[Any]] = [event, reading]
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        if not event.done():
-            event.cancel()
-            return
-        yield event.result()
-
-
 async def _read(requests: AsyncIterator[pb.SubscribeTopicEventsRequestAlpha1], stream: _Stream) -> None:
-    async for request in requests:
-        if request.HasField("event_processed"):
-            stream.settle(request.event_processed.id, request.event_processed.status.status)
+    try:
+        async for request in requests:
+            if request.HasField("event_processed"):
+                stream.settle(request.event_processed.id, request.event_processed.status.status)
+    finally:
+        stream.events.put_nowait(None)
