@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from enum import Enum, auto
 
+from everturn.errors import TransientError
 from everturn.runtime.resources.resiliency import BreakerPolicy
 
 _OPERATORS: Mapping[str, Callable[[int, int], bool]] = {
@@ -21,10 +22,6 @@ class State(Enum):
     CLOSED = auto()
     OPEN = auto()
     HALF_OPEN = auto()
-
-
-class RefusedError(Exception):
-    """The breaker lets nothing through now; the text says why, in Dapr's words."""
 
 
 class CircuitBreaker:
@@ -46,12 +43,12 @@ class CircuitBreaker:
         return self._state
 
     def begin(self) -> int:
-        """A number for `end`. Raises RefusedError."""
+        """A number for `end`. Raises TransientError (kind `refused`), in Dapr's words, if none is let through now."""
         state = self.state
         if state is State.OPEN:
-            raise RefusedError("circuit breaker is open")
+            raise TransientError("circuit breaker is open", kind="refused")
         if state is State.HALF_OPEN and self._counts["requests"] >= self._policy.max_requests:
-            raise RefusedError("too many requests")
+            raise TransientError("too many requests", kind="refused")
         self._counts["requests"] += 1
         return self._generation
 

@@ -20,7 +20,7 @@ from everturn.dapr.wire import Request, Response, Transport
 from everturn.errors import TransientError
 from everturn.runtime.clock import Clock, sleep
 from everturn.runtime.errors import DaprError
-from everturn.runtime.invocation.circuit_breaker import CircuitBreaker, RefusedError
+from everturn.runtime.invocation.circuit_breaker import CircuitBreaker
 from everturn.runtime.resources.components import Components
 from everturn.runtime.resources.resiliency import NO_POLICY, TargetPolicy
 
@@ -160,8 +160,8 @@ async def _try_once(policy: TargetPolicy, breaker: CircuitBreaker | None, send: 
         return await _ask(policy, send)
     try:
         generation = breaker.begin()
-    except RefusedError as refused:
-        return TransientError(str(refused), kind="refused")
+    except TransientError as refused:
+        return refused
     success = False
     try:
         answer = await _ask(policy, send)

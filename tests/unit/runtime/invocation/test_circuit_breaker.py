@@ -2,7 +2,8 @@
 
 import pytest
 
-from everturn.runtime.invocation.circuit_breaker import CircuitBreaker, RefusedError, State
+from everturn.errors import TransientError
+from everturn.runtime.invocation.circuit_breaker import CircuitBreaker, State
 from everturn.runtime.resources.resiliency import BreakerPolicy, Condition
 from everturn.testing.clock import ManualClock
 
@@ -39,7 +40,7 @@ def test_a_half_open_breaker_lets_so_many_try_and_closes_when_they_succeed() -> 
     clock.advance(10)
 
     one, two = broken.begin(), broken.begin()
-    with pytest.raises(RefusedError, match="too many requests"):
+    with pytest.raises(TransientError, match="too many requests"):
         broken.begin()
     broken.end(one, success=True)
     between = broken.state
