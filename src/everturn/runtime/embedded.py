@@ -14,7 +14,7 @@ from everturn.dapr.origins import AllowedPages
 from everturn.dapr.wire import AsgiApp, Transport
 from everturn.dapr.workflows import Sidecar
 from everturn.errors import StartError, TransientError
-from everturn.runtime.blocks import BuildingBlocks
+from everturn.runtime.blocks import AppView, BuildingBlocks
 from everturn.runtime.clock import Clock, SystemClock, sleep
 from everturn.runtime.database.database import DATABASE_FILE, Database
 from everturn.runtime.embedded_client import EmbeddedClient
@@ -23,7 +23,7 @@ from everturn.runtime.grpc.server import MAX_CONNECTIONS, GrpcServer
 from everturn.runtime.grpc.task_hub import task_hub_handlers
 from everturn.runtime.grpc.worker import RemoteWorker
 from everturn.runtime.http.asgi import as_asgi
-from everturn.runtime.http.front import HttpFront, InProcessTransport
+from everturn.runtime.http.front import HttpFront
 from everturn.runtime.invocation.invoke import AppChannel
 from everturn.runtime.lock import lock_folder
 from everturn.runtime.peers.link import peer_api
@@ -148,9 +148,9 @@ class EmbeddedRuntime:
 
     def add_app(self, app_id: str, channel: Transport) -> Sidecar:
         """The sidecar of an app in this process that is reached over `channel`."""
-        front = self._add(app_id, channel, self.engine.hub(app_id))
+        app = self._add(app_id, channel, self.engine.hub(app_id))
         self.broker.add_app(self._blocks.channels.by_id[app_id])
-        return EmbeddedSidecar(app_id, front, self)
+        return EmbeddedSidecar(app, self)
 
     def serve_app(self, app_id: str, channel: Transport | None) -> ServedApp:
         """The sidecar of an app in another process, which is reached over `channel`; None if it does not listen.
@@ -158,19 +158,20 @@ class EmbeddedRuntime:
         The work of its workflows waits for it to connect.
         """
         hub = self.engine.hub(app_id)
-        front = self._add(app_id, channel, hub)
+        app = self._add(app_id, channel, hub)
         worker = RemoteWorker(self.options.clock)
         self.engine.register(app_id, worker)
-        front.app.connected_workers = lambda: worker.connected
-        front.app.is_up = channel is None
+        app.connected_workers = lambda: worker.connected
+        app.is_up = channel is None
 
         def listens() -> None:
-            front.app.is_up = True
+            app.is_up = True
             if channel is not None:
                 self.broker.add_app(self._blocks.channels.by_id[app_id])
 
         options = self.options
-        handlers = [task_hub_handlers(hub, worker, lambda: self.engine.wake(app_id)), dapr_handlers(front.app)]
+        front = HttpFront(app, api_token=options.api_token, pages=options.pages)
+        handlers = [task_hub_handlers(hub, worker, lambda: self.engine.wake(app_id)), dapr_handlers(app)]
         server = GrpcServer(handlers, api_token=options.api_token, max_connections=options.grpc_connections)
         return ServedApp(app_id, as_asgi(front.handle), server, worker, listens)
 
@@ -178,11 +179,10 @@ class EmbeddedRuntime:
         """What this runtime, which is of that app, answers to its peers, once `PeerRouter.start` has announced it."""
         return peer_api(app_id, self._blocks, self.engine)
 
-    def _add(self, app_id: str, channel: Transport | None, hub: Hub) -> HttpFront:
+    def _add(self, app_id: str, channel: Transport | None, hub: Hub) -> AppView:
         if channel is not None:
             self._blocks.channels.add(AppChannel(app_id, channel, self.options.app_api_token))
-        options = self.options
-        return HttpFront(app_id, self._blocks, api_token=options.api_token, pages=options.pages, task_hub=hub)
+        return AppView(app_id, self._blocks, hub)
 
     async def start(self) -> None:
         """Begin to deliver messages, and be healthy."""
@@ -212,12 +212,12 @@ class EmbeddedRuntime:
 class EmbeddedSidecar:
     """`Sidecar` of one app of the runtime, without a socket or, for its `client`, HTTP."""
 
-    def __init__(self, app_id: str, front: HttpFront, runtime: EmbeddedRuntime) -> None:
-        self._app_id = app_id
+    def __init__(self, app: AppView, runtime: EmbeddedRuntime) -> None:
+        self._app_id = app.app_id
         self._runtime = runtime
-        self.transport = InProcessTransport(front)
-        self.client = EmbeddedClient(front.app)
-        self.workflows = runtime.engine.client(app_id)
+        self.transport = HttpFront(app)
+        self.client = EmbeddedClient(app)
+        self.workflows = runtime.engine.client(app.app_id)
 
     async def start(self, worker: WorkflowRuntime) -> None:
         """Run what is registered on `worker`, in the running loop."""

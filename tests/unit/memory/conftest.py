@@ -9,7 +9,7 @@ from everturn.dapr.client import DaprClient
 from everturn.dapr.wire import Request, Response
 from everturn.errors import TransientError
 from everturn.memory.store import Stores
-from everturn.runtime.blocks import BuildingBlocks
+from everturn.runtime.blocks import AppView, BuildingBlocks
 from everturn.runtime.clock import SystemClock
 from everturn.runtime.database.database import Database
 from everturn.runtime.http.front import HttpFront
@@ -50,7 +50,7 @@ class StateTransport:
 async def transport(tmp_path: Path) -> AsyncIterator[StateTransport]:
     database = await Database.open(tmp_path / "state.db")
     blocks = BuildingBlocks(database, SystemClock(), DEFAULT_COMPONENTS)
-    yield StateTransport(HttpFront("agent-memory-service", blocks))
+    yield StateTransport(HttpFront(AppView("agent-memory-service", blocks)))
     await database.close()
 
 

@@ -14,10 +14,10 @@ import uvicorn
 from everturn.dapr.http_transport import HttpTransport
 from everturn.dapr.wire import Request, Response, Transport
 from everturn.errors import TransientError
-from everturn.runtime.blocks import BuildingBlocks
+from everturn.runtime.blocks import AppView, BuildingBlocks
 from everturn.runtime.database.database import Database
 from everturn.runtime.http.asgi import as_asgi
-from everturn.runtime.http.front import HttpFront, InProcessTransport
+from everturn.runtime.http.front import HttpFront
 from everturn.runtime.invocation.invoke import AppChannel
 from everturn.runtime.resources.components import DEFAULT_COMPONENTS, Components
 from everturn.runtime.state.store import STATE_STORES, OpenStateStore
@@ -81,7 +81,7 @@ class Rig:
     clock: ManualClock
 
     def front(self, app_id: str = APP, *, api_token: str | None = None) -> HttpFront:
-        return HttpFront(app_id, self.blocks, api_token=api_token)
+        return HttpFront(AppView(app_id, self.blocks), api_token=api_token)
 
     def add_app(self, app_id: str, transport: Transport, *, token: str | None = None) -> AppChannel:
         channel = AppChannel(app_id, transport, token)
@@ -161,7 +161,7 @@ async def served(front: HttpFront, **headers: str) -> AsyncIterator[HttpTranspor
 async def sidecar(request: pytest.FixtureRequest, rig: Rig) -> AsyncIterator[Transport]:
     """The sidecar of `APP`, in the process and over a socket: the same tests hold for both."""
     if request.param == "in the process":
-        yield InProcessTransport(rig.front())
+        yield rig.front()
         return
     async with served(rig.front()) as transport:
         yield transport

@@ -10,11 +10,10 @@ from urllib.parse import parse_qsl
 
 from everturn.dapr.origins import AllowedPages
 from everturn.dapr.wire import Request, Response
-from everturn.runtime.blocks import AppView, BuildingBlocks
+from everturn.runtime.blocks import AppView
 from everturn.runtime.errors import DaprError
 from everturn.runtime.http import handlers, state, workflows
 from everturn.runtime.http.handlers import Call, json_response, problem
-from everturn.runtime.workflow.rpc import Hub
 
 _Handler = Callable[[AppView, Call], Awaitable[Response]]
 _READ, _DELETE, _ANY = frozenset({"GET"}), frozenset({"DELETE"}), None
@@ -52,23 +51,15 @@ _WORKFLOWS_BEFORE = re.compile(r"\A/v1\.0-(?:alpha1|beta1)/(?=workflows/)")
 
 
 class HttpFront:
-    """Answers one app's requests to its sidecar. `api_token`: what a caller must show (DAPR_API_TOKEN).
+    """Answers the requests of `app` to its sidecar: with `handle` those from a socket, as a `Transport` the app's own.
 
-    Of web pages only `pages` may call. `task_hub`: the app's, None if no workflows are run.
+    `api_token`: what a caller on a socket must show (DAPR_API_TOKEN). Of web pages only `pages` may call.
     """
 
-    def __init__(
-        self,
-        app_id: str,
-        blocks: BuildingBlocks,
-        *,
-        api_token: str | None = None,
-        pages: AllowedPages = _NO_PAGES,
-        task_hub: Hub | None = None,
-    ) -> None:
+    def __init__(self, app: AppView, *, api_token: str | None = None, pages: AllowedPages = _NO_PAGES) -> None:
+        self._app = app
         self._api_token = api_token
         self._pages = pages
-        self.app = AppView(app_id, blocks, task_hub)
 
     async def handle(self, request: Request) -> Response:
         """The response to `request`; an error of the API is one too, in Dapr's JSON.
@@ -80,29 +71,19 @@ class HttpFront:
                 return problem(403, refusal, errorCode="ERR_PERMISSION_DENIED", message=refusal)
             if self._api_token is not None and not _has_token(request, self._api_token):
                 return _error(DaprError(401, "ERR_PERMISSION_DENIED", "invalid api token"))
-        return await self.handle_trusted(request)
+        return await self.send(request)
 
-    async def handle_trusted(self, request: Request) -> Response:
+    async def send(self, request: Request) -> Response:
         """As `handle`, for a caller that is known: the app in this process."""
         path, _, query = request.target.partition("?")
         try:
             if "dapr-app-id" in request.headers:
                 app_id = request.headers["dapr-app-id"]
-                return await self.app.blocks.invoker.invoke(self.app.app_id, app_id, request)
+                return await self._app.blocks.invoker.invoke(self._app.app_id, app_id, request)
             handler, parts = _find_route(request.method, path)
-            return await handler(self.app, Call(request, parts, _metadata(query)))
+            return await handler(self._app, Call(request, parts, _metadata(query)))
         except DaprError as error:
             return _error(error)
-
-
-class InProcessTransport:
-    """A `Transport` to `front` without a socket. Its holder needs no token."""
-
-    def __init__(self, front: HttpFront) -> None:
-        self._front = front
-
-    async def send(self, request: Request) -> Response:
-        return await self._front.handle_trusted(request)
 
     async def close(self) -> None:
         """Nothing to close: the front belongs to its runtime."""

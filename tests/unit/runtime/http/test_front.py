@@ -5,7 +5,6 @@ import json
 import pytest
 
 from everturn.dapr.wire import Request, Response, Transport
-from everturn.runtime.http.front import InProcessTransport
 from tests.unit.runtime.conftest import (
     Rig,
     ScriptedApp,
@@ -169,6 +168,6 @@ async def test_a_caller_with_the_token_is_let_in(rig: Rig) -> None:
 
 
 async def test_a_caller_in_the_process_needs_no_token(rig: Rig) -> None:
-    response = await InProcessTransport(rig.front(api_token="secret")).send(Request("GET", "/v1.0/metadata"))
+    response = await rig.front(api_token="secret").send(Request("GET", "/v1.0/metadata"))
 
     assert response.status == 200
