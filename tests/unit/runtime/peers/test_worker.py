@@ -1,19 +1,15 @@
 """Workflows over the runtimes of one data folder, as over the sidecars of real Dapr: other apps' code and clients."""
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncIterator, Generator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 from dapr.ext.workflow import DaprWorkflowContext, WorkflowActivityContext, WorkflowRuntime
-from dapr.ext.workflow.aio import DaprWorkflowClient
 from dapr.ext.workflow.workflow_state import WorkflowState, WorkflowStatus
 
-from everturn.cli.runtime import serve_peers
 from everturn.dapr.sdk.protocol import (
     ActivityRequest,
     HistoryEvent,
@@ -24,35 +20,18 @@ from everturn.dapr.sdk.protocol import (
 )
 from everturn.dapr.wire import Request, Response
 from everturn.errors import TransientError
-from everturn.runtime.embedded import EmbeddedRuntime, RuntimeOptions
-from everturn.runtime.peers.folder import PeerFolder
-from everturn.runtime.peers.router import PeerRouter
 from everturn.runtime.peers.worker import PeerWorker, do_work
 from everturn.runtime.workflow.worker import ActivityOutcome, WorkflowRequest
-from everturn.testing.clock import ManualClock
 from tests.unit.runtime.grpc.task_hub_rig import PATIENCE_S, until
-from tests.unit.runtime.peers.test_router import App
+from tests.unit.runtime.peers.conftest import Running, Runtimes
 
 
-@dataclass
-class Running:
-    """The runtime of one app with its worker in it, and what the worker ran."""
-
-    runtime: EmbeddedRuntime
-    client: DaprWorkflowClient
-    clock: ManualClock
-    ending: contextlib.AsyncExitStack
-    ran: list[str] = field(default_factory=list)
-
-    async def outcome(self, instance: str, app_id: str | None = None) -> WorkflowState:
-        state = await self.client.wait_for_workflow_completion(
-            instance, timeout_in_seconds=PATIENCE_S, **({"app_id": app_id} if app_id else {})
-        )
-        assert state is not None
-        return state
-
-    async def stop(self) -> None:
-        await self.ending.aclose()
+async def outcome(running: Running, instance: str, app_id: str | None = None) -> WorkflowState:
+    state = await running.client.wait_for_workflow_completion(
+        instance, timeout_in_seconds=PATIENCE_S, **({"app_id": app_id} if app_id else {})
+    )
+    assert state is not None
+    return state
 
 
 def worker(app_id: str, ran: list[str]) -> WorkflowRuntime:
@@ -82,35 +61,9 @@ def worker(app_id: str, ran: list[str]) -> WorkflowRuntime:
     return runtime
 
 
-class Runtimes:
-    """The runtimes of one data folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._running: list[Running] = []
-
-    async def start(self, app_id: str) -> Running:
-        ending, clock, ran = contextlib.AsyncExitStack(), ManualClock(), list[str]()
-        folder = PeerFolder(self._folder, app_id)
-        peers, options = PeerRouter(folder, app_id, clock), RuntimeOptions(clock=clock, app_stop_s=0)
-        runtime = await EmbeddedRuntime.open(folder.own_folder, options=options, peers=peers)
-        ending.push_async_callback(runtime.stop, 0)
-        sidecar = runtime.add_app(app_id, App())
-        await sidecar.start(worker(app_id, ran))
-        await runtime.start()
-        await ending.enter_async_context(serve_peers(runtime, peers, 0))
-        running = Running(runtime, runtime.engine.client(app_id), clock, ending, ran)
-        self._running.append(running)
-        return running
-
-    async def end(self) -> None:
-        for running in self._running:
-            await running.stop()
-
-
 @pytest.fixture
 async def runtimes(tmp_path: Path) -> AsyncIterator[Runtimes]:
-    made = Runtimes(tmp_path)
+    made = Runtimes(tmp_path, worker)
     try:
         yield made
     finally:
@@ -122,7 +75,7 @@ async def test_an_activity_of_another_app_runs_there(runtimes: Runtimes) -> None
     here = await runtimes.start("here")
 
     await here.client.schedule_new_workflow("asks", input="hi", instance_id="one")
-    state = await here.outcome("one")
+    state = await outcome(here, "one")
 
     assert state.serialized_output == '"HI from there"'
     assert (here.ran, there.ran) == ([], ["shout hi"])
@@ -133,7 +86,7 @@ async def test_its_failure_fails_the_workflow_here(runtimes: Runtimes) -> None:
     here = await runtimes.start("here")
 
     await here.client.schedule_new_workflow("asks", input="never", instance_id="one")
-    state = await here.outcome("one")
+    state = await outcome(here, "one")
 
     assert state.runtime_status is WorkflowStatus.FAILED
     assert state.failure_details is not None
@@ -147,7 +100,7 @@ async def test_an_activity_waits_for_a_runtime_that_is_down(runtimes: Runtimes) 
 
     await here.client.schedule_new_workflow("asks", input="hi", instance_id="one")
     there = await runtimes.start("there")
-    state = await here.outcome("one")
+    state = await outcome(here, "one")
 
     assert state.serialized_output == '"HI from there"'
     assert (before.ran, there.ran) == ([], ["shout hi"])
@@ -168,7 +121,7 @@ async def test_work_for_an_app_that_never_was_here_is_told_in_the_log_and_waits(
         return here.runtime.engine.worker_of("there") is not None
 
     await until(known)
-    state = await here.outcome("one")
+    state = await outcome(here, "one")
 
     told = {(item.message, item.__dict__["app_id"]) for item in caplog.records if "waits_for_app" in item.message}
     assert state.serialized_output == '"HI from there"'
@@ -184,7 +137,7 @@ async def test_a_child_of_another_app_runs_there_and_is_seen_by_that_apps_client
     seen = await there.client.get_workflow_state("the-child")
     not_seen = await here.client.get_workflow_state("the-child")
     await there.client.raise_workflow_event("the-child", "go", data=7)
-    state = await here.outcome("one")
+    state = await outcome(here, "one")
 
     assert seen is not None
     assert (seen.name, seen.runtime_status) == ("child", WorkflowStatus.RUNNING)
@@ -198,7 +151,7 @@ async def test_a_client_starts_and_waits_for_workflows_of_another_app(runtimes: 
     here = await runtimes.start("here")
 
     await here.client.schedule_new_workflow("asks", input="hi", instance_id="one", app_id="there")
-    state = await here.outcome("one", "there")
+    state = await outcome(here, "one", "there")
     not_here = await here.client.get_workflow_state("one")
     await here.stop()
     kept_there = await there.client.get_workflow_state("one")
