@@ -262,7 +262,7 @@ def _peers(settings: Settings, command: RuntimeCommand) -> PeerRouter | None:
     """Runtimes of one app each share the data folder."""
     if command.app_id is None:
         return None
-    return PeerRouter(PeerFolder(settings.data_dir / "apps", command.app_id), command.app_id, SystemClock())
+    return PeerRouter(PeerFolder(settings.data_dir / "apps", command.app_id), SystemClock())
 
 
 def _options(settings: Settings, command: RuntimeCommand, listeners: int) -> RuntimeOptions:

@@ -31,17 +31,17 @@ class PeerFolder:
 
     def __init__(self, apps: Path, app_id: str) -> None:
         self._apps = apps
-        self._app_id = app_id
+        self.app_id = app_id
         self._seen: dict[str, tuple[int, Peer | None]] = {}
 
     @property
     def own_folder(self) -> Path:
-        return self._folder_of(self._app_id)
+        return self._folder_of(self.app_id)
 
     def announce(self, socket: Path | None, topics: Iterable[TopicName]) -> None:
         """Write down where this runtime listens, and to what its app subscribes. Raises OSError."""
         said = {
-            "app_id": self._app_id,
+            "app_id": self.app_id,
             "socket": str(socket) if socket is not None else None,
             "topics": sorted(list(topic) for topic in topics),
         }
@@ -61,7 +61,7 @@ class PeerFolder:
         """By app id. Files that have not changed since the last look are not read again."""
         with contextlib.suppress(FileNotFoundError), os.scandir(self._apps) as entries:
             found = [self._read(Path(entry.path)) for entry in entries]
-            return {peer.app_id: peer for peer in found if peer is not None and peer.app_id != self._app_id}
+            return {peer.app_id: peer for peer in found if peer is not None and peer.app_id != self.app_id}
         return {}
 
     def _folder_of(self, app_id: str) -> Path:

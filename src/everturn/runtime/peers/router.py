@@ -91,8 +91,8 @@ class PeerRouter:
     It is given to the runtime of `app_id` when that is made; from `start` to `stop` it deals with the others.
     """
 
-    def __init__(self, folder: PeerFolder, app_id: str, clock: Clock) -> None:
-        self.app_id = app_id
+    def __init__(self, folder: PeerFolder, clock: Clock) -> None:
+        self.app_id = folder.app_id
         self._folder = folder
         self._clock = clock
         self._broker: Broker | None = None

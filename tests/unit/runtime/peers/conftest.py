@@ -89,7 +89,7 @@ class Runtimes:
         ending = contextlib.AsyncExitStack()
         clock = ManualClock()
         folder = PeerFolder(self.folder, app_id)
-        peers, options = PeerRouter(folder, app_id, clock), RuntimeOptions(clock=clock, app_stop_s=0)
+        peers, options = PeerRouter(folder, clock), RuntimeOptions(clock=clock, app_stop_s=0)
         runtime = await EmbeddedRuntime.open(folder.own_folder, options=options, peers=peers)
         ending.push_async_callback(runtime.stop, 0)
         sidecar = runtime.add_app(app_id, app or App())
