@@ -17,6 +17,8 @@ from everturn.runtime.workflow.rpc import Hub
 
 # What this runtime is compatible with.
 DAPR_VERSION = "1.18.0"
+# Dapr's default of --max-body-size.
+MAX_BODY_BYTES = 4 * 1024 * 1024
 
 
 class Peers(Protocol):

@@ -96,9 +96,7 @@ class _Calls:
         entry = await self._app.state(request.store_name).get(request.key)
         if entry is None:
             return state_pb2.GetStateResponse()
-        metadata = {}
-        if entry.expires_at is not None:
-            metadata["ttlExpireTime"] = rfc3339(entry.expires_at)
+        metadata = {} if entry.expires_at is None else {"ttlExpireTime": rfc3339(entry.expires_at)}
         return state_pb2.GetStateResponse(data=entry.value, etag=entry.etag, metadata=metadata)
 
     async def get_bulk_state(self, request: state_pb2.GetBulkStateRequest) -> state_pb2.GetBulkStateResponse:
@@ -141,11 +139,12 @@ class _Calls:
     async def publish(self, request: pubsub_pb2.PublishEventRequest, metadata: Mapping[str, str]) -> Empty:
         """Done once the message is on disk."""
         headers = {**metadata, "content-type": request.data_content_type}
-        publication = Publication(
-            self._app.app_id, request.pubsub_name, request.topic, request.data, headers, dict(request.metadata)
-        )
-        await self._app.blocks.broker.publish(publication)
+        await self._publish(request, request.data, headers, request.metadata)
         return Empty()
+
+    async def _publish(self, to: Any, body: bytes, headers: Mapping[str, str], metadata: Mapping[str, str]) -> None:
+        publication = Publication(self._app.app_id, to.pubsub_name, to.topic, body, headers, metadata)
+        await self._app.blocks.broker.publish(publication)
 
     async def publish_bulk(
         self, request: pubsub_pb2.BulkPublishRequest, metadata: Mapping[str, str]
@@ -154,12 +153,8 @@ class _Calls:
         failed = []
         for entry in request.entries:
             headers = {**metadata, "content-type": entry.content_type}
-            of_entry = {**request.metadata, **entry.metadata}
-            publication = Publication(
-                self._app.app_id, request.pubsub_name, request.topic, entry.event, headers, of_entry
-            )
             try:
-                await self._app.blocks.broker.publish(publication)
+                await self._publish(request, entry.event, headers, {**request.metadata, **entry.metadata})
             except DaprError as error:
                 if error.code == "ERR_PUBSUB_NOT_FOUND":
                     raise

@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 
 from everturn.errors import StartError
+from everturn.runtime.blocks import MAX_BODY_BYTES
 from everturn.runtime.errors import DaprError
 from everturn.runtime.workflow.rpc import RpcFault
 
@@ -34,8 +35,6 @@ _CODES_OF_STATUS = {
     404: grpc.StatusCode.INVALID_ARGUMENT,
     409: grpc.StatusCode.ABORTED,
 }
-# Dapr's default of --max-body-size.
-MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 MAX_METADATA_BYTES = 16 * 1024
 # Calls of one connection at once; more wait in the client. A worker has one long call and a short one for each answer,
 # but each workflow that a client waits for is a call, too: up to 2,000 of a chat service (EVERTURN_MAX_REQUESTS).
@@ -47,7 +46,7 @@ MAX_CONNECTIONS = 1_000
 # https://docs.kernel.org/networking/proc_net_tcp.html
 _SOCKETS, _ESTABLISHED = (Path("/proc/self/net/tcp"), Path("/proc/self/net/tcp6")), "01"
 _OPTIONS = (
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_BODY_BYTES),
     ("grpc.max_send_message_length", -1),
     # More is refused; between gRPC's own two limits a call would be refused at random.
     ("grpc.max_metadata_size", MAX_METADATA_BYTES),
@@ -120,7 +119,7 @@ def unary(method: Unary, request_type: Any, *, shielded: bool = False) -> "grpc.
     async def call(request: Any, _metadata: Mapping[str, str]) -> Any:
         if not shielded:
             return await method(request)
-        return await asyncio.shield(asyncio.ensure_future(method(request)))
+        return await asyncio.shield(method(request))
 
     return unary_with_metadata(call, request_type)
 

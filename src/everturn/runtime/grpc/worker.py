@@ -7,7 +7,7 @@ connection it comes. The rules are those of daprd 1.18.
 import asyncio
 import uuid
 from collections import OrderedDict, defaultdict
-from collections.abc import AsyncGenerator, Callable, Collection
+from collections.abc import AsyncGenerator, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,12 +22,13 @@ from everturn.dapr.sdk.protocol import (
     WorkItem,
     new_failure_details,
 )
+from everturn.runtime.blocks import MAX_BODY_BYTES
 from everturn.runtime.clock import Alarm, Clock
 from everturn.runtime.workflow.messages import outcome_of, replay_of, work_message
 from everturn.runtime.workflow.worker import ActivityOutcome, WorkflowRequest
 
-# 95% of Dapr's default of --max-body-size, 4 MiB: at that size daprd stalls a workflow.
-MAX_ITEM_BYTES = 4 * 1024 * 1024 * 95 // 100
+# At this size daprd stalls a workflow.
+MAX_ITEM_BYTES = MAX_BODY_BYTES * 95 // 100
 # Proxies close a silent stream after a minute or more (Envoy's stream idle timeout is 5 minutes).
 PING_EVERY_S = 30.0
 # A worker that announces nothing may be of the JavaScript SDK, which runs 10 items, queues 100 and drops what is more.
@@ -233,7 +234,7 @@ class RemoteWorker:
             if not free:
                 return
             _, work = self._waiting.popitem(last=False)
-            stream = min(free, key=_preference(work))
+            stream = min(free, key=lambda one: (len(one.out), not one.is_warm_for(work)))
             # The next one, of several that have as little to do.
             self._streams.remove(stream)
             self._streams.append(stream)
@@ -247,10 +248,6 @@ class RemoteWorker:
             if stream.wants_pings:
                 stream.ping()
         self._set_ping()
-
-
-def _preference(work: Work) -> Callable[[WorkStream], tuple[int, bool]]:
-    return lambda stream: (len(stream.out), not stream.is_warm_for(work))
 
 
 def _ends_execution(response: WorkflowResponse) -> bool:

@@ -6,12 +6,11 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from everturn.dapr.wire import AsgiApp, Message, Request, Response
+from everturn.runtime.blocks import MAX_BODY_BYTES
 from everturn.runtime.http.handlers import json_response, problem
 
 log = logging.getLogger(__name__)
 
-# Dapr's default of --max-body-size.
-_MAX_BODY_BYTES = 4 * 1024 * 1024
 _FAILED = "the runtime failed; its log says where"
 # Apps and other runtimes are on this machine: what takes longer has stopped.
 _BODY_TIMEOUT_S = 30.0
@@ -24,7 +23,7 @@ _Send = Callable[[Message], Awaitable[None]]
 _Handle = Callable[[Request], Awaitable[Response]]
 
 
-def as_asgi(handle: _Handle, max_body_bytes: int = _MAX_BODY_BYTES, body_timeout_s: float = _BODY_TIMEOUT_S) -> AsgiApp:
+def as_asgi(handle: _Handle, max_body_bytes: int = MAX_BODY_BYTES, body_timeout_s: float = _BODY_TIMEOUT_S) -> AsgiApp:
     """An ASGI app that answers with `handle`, with 500 in Dapr's JSON if that fails.
 
     A body over `max_body_bytes` gets 413, one that is late gets 408.
