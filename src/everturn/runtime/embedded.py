@@ -91,17 +91,22 @@ class EmbeddedRuntime:
     """
 
     def __init__(
-        self,
-        lock: IO[str],
-        blocks: BuildingBlocks,
-        engine: WorkflowEngine,
-        options: RuntimeOptions,
+        self, database: Database, lock: IO[str], options: RuntimeOptions, peers: PeerRouter | None = None
     ) -> None:
+        """Raises StartError if a component file is wrong."""
+        folder, file = options.components_dir, options.configuration
+        components = read_components(folder) if folder is not None else DEFAULT_COMPONENTS
+        configuration = read_configuration(file) if file is not None else NO_CONFIGURATION
+        if folder is None:
+            own = SecretScope(by_default=False, allowed=options.secrets)
+            configuration = Configuration({DEFAULT_SECRET_STORE: own, **configuration.secret_scopes})
         self.options = options
-        self.engine = engine
-        self.broker = blocks.broker
+        self.engine = WorkflowEngine(database, clock=options.clock, router=peers)
         self._lock = lock
-        self._blocks = blocks
+        self._blocks = BuildingBlocks(
+            database, options.clock, components, configuration, peers=peers, state_stores=options.state_stores
+        )
+        self.broker = self._blocks.broker
         self._sweeping: asyncio.Task[None] | None = None
 
     @classmethod
@@ -133,18 +138,9 @@ class EmbeddedRuntime:
 
         Raises StartError if a component file is wrong, TransientError if the database cannot be read.
         """
-        folder, file = options.components_dir, options.configuration
-        components = read_components(folder) if folder is not None else DEFAULT_COMPONENTS
-        configuration = read_configuration(file) if file is not None else NO_CONFIGURATION
-        if folder is None:
-            own = SecretScope(by_default=False, allowed=options.secrets)
-            configuration = Configuration({DEFAULT_SECRET_STORE: own, **configuration.secret_scopes})
-        blocks = BuildingBlocks(
-            database, options.clock, components, configuration, peers=peers, state_stores=options.state_stores
-        )
-        engine = WorkflowEngine(database, clock=options.clock, router=peers)
-        await engine.start()
-        return cls(lock, blocks, engine, options)
+        runtime = cls(database, lock, options, peers)
+        await runtime.engine.start()
+        return runtime
 
     def add_app(self, app_id: str, channel: Transport) -> Sidecar:
         """The sidecar of an app in this process that is reached over `channel`."""
