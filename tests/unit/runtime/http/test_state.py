@@ -11,6 +11,7 @@ from everturn.runtime.resources.components import Component, Components
 from tests.unit.runtime.conftest import OpenRig, Rig
 
 STORE = "/v1.0/state/statestore"
+FIRST_WRITE, LAST_WRITE = {"concurrency": "first-write"}, {"concurrency": "last-write"}
 
 
 async def save(sidecar: Transport, *items: dict[str, Any]) -> Response:
@@ -60,7 +61,7 @@ async def test_a_matching_etag_lets_a_save_through_and_changes(sidecar: Transpor
     await save(sidecar, {"key": "k", "value": 1})
     first = (await get(sidecar, "k")).headers["etag"]
 
-    saved = await save(sidecar, {"key": "k", "value": 2, "etag": first, "options": {"concurrency": "first-write"}})
+    saved = await save(sidecar, {"key": "k", "value": 2, "etag": first, "options": FIRST_WRITE})
 
     found = await get(sidecar, "k")
     assert saved.status == 204
@@ -90,36 +91,26 @@ async def test_the_etag_of_a_key_that_was_deleted_and_made_again_is_stale(sideca
     assert refused.status == 409
 
 
-async def test_an_etag_for_a_key_that_is_not_there_is_refused(sidecar: Transport) -> None:
-    refused = await save(sidecar, {"key": "k", "value": 1, "etag": "0"})
+@pytest.mark.parametrize(
+    ("before", "guard", "status", "after"),
+    [
+        pytest.param(None, {"etag": "0"}, 409, b"", id="an etag needs a key"),
+        pytest.param(None, {"options": FIRST_WRITE}, 204, b"2", id="a first write takes a new key"),
+        pytest.param(1, {"options": FIRST_WRITE}, 409, b"1", id="a first write leaves a key that is there"),
+        pytest.param(1, {"etag": "stale", "options": LAST_WRITE}, 204, b"2", id="a last write looks at no etag"),
+    ],
+)
+async def test_a_save_is_made_if_its_guard_holds(
+    sidecar: Transport, before: int | None, guard: dict[str, Any], status: int, after: bytes
+) -> None:
+    if before is not None:
+        await save(sidecar, {"key": "k", "value": before})
 
-    assert refused.status == 409
-    assert (await get(sidecar, "k")).status == 204
+    saved = await save(sidecar, {"key": "k", "value": 2, **guard})
 
-
-async def test_first_write_takes_a_new_key(sidecar: Transport) -> None:
-    saved = await save(sidecar, {"key": "k", "value": 1, "options": {"concurrency": "first-write"}})
-
-    assert saved.status == 204
-    assert (await get(sidecar, "k")).body == b"1"
-
-
-async def test_first_write_leaves_a_key_that_is_there(sidecar: Transport) -> None:
-    await save(sidecar, {"key": "k", "value": 1})
-
-    refused = await save(sidecar, {"key": "k", "value": 2, "options": {"concurrency": "first-write"}})
-
-    assert (refused.status, error_code(refused)) == (409, "ERR_STATE_SAVE")
-    assert (await get(sidecar, "k")).body == b"1"
-
-
-async def test_last_write_overwrites_whatever_is_there(sidecar: Transport) -> None:
-    await save(sidecar, {"key": "k", "value": 1})
-
-    saved = await save(sidecar, {"key": "k", "value": 2, "etag": "stale", "options": {"concurrency": "last-write"}})
-
-    assert saved.status == 204
-    assert (await get(sidecar, "k")).body == b"2"
+    assert saved.status == status
+    assert status == 204 or error_code(saved) == "ERR_STATE_SAVE"
+    assert (await get(sidecar, "k")).body == after
 
 
 async def test_of_several_saves_those_whose_guards_hold_are_made(sidecar: Transport) -> None:
@@ -290,7 +281,7 @@ async def test_an_expired_key_can_be_claimed_by_first_write(sidecar: Transport, 
     await save(sidecar, {"key": "k", "value": 1, "metadata": {"ttlInSeconds": 10}})
     rig.clock.advance(10)
 
-    saved = await save(sidecar, {"key": "k", "value": 2, "options": {"concurrency": "first-write"}})
+    saved = await save(sidecar, {"key": "k", "value": 2, "options": FIRST_WRITE})
 
     assert saved.status == 204
     assert (await get(sidecar, "k")).body == b"2"
