@@ -45,9 +45,8 @@ _ROUTES: tuple[tuple[frozenset[str] | None, str, _Handler], ...] = (
 _OPEN_TARGETS = frozenset({"/v1.0/healthz", "/v1.0/healthz/outbound"})
 _NO_PAGES = AllowedPages()
 _METADATA_PREFIX = "metadata."
-_VERSION = "/v1.0/"
 # Workflows are older than their version 1.0, and still answer to what they were called then.
-_WORKFLOWS_BEFORE = re.compile(r"\A/v1\.0-(?:alpha1|beta1)/(?=workflows/)")
+_VERSION = re.compile(r"\A/v1\.0(?:-(?:alpha1|beta1)(?=/workflows/))?/")
 
 
 class HttpFront:
@@ -112,10 +111,8 @@ _PATTERNS = [(methods, _pattern(template), handler) for methods, template, handl
 
 def _find_route(method: str, path: str) -> tuple[_Handler, Mapping[str, str]]:
     """Raises DaprError (404) for an unknown path, and for a known one with another method, as on Dapr."""
-    below = path.removeprefix(_VERSION)
-    if below == path:
-        below = _WORKFLOWS_BEFORE.sub("", path)
-    if below != path:
+    below, is_known = _VERSION.subn("", path)
+    if is_known:
         for methods, pattern, handler in _PATTERNS:
             if (methods is None or method in methods) and (found := pattern.match(below)):
                 return handler, found.groupdict()
