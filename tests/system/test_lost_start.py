@@ -5,9 +5,9 @@ from datetime import timedelta
 from everturn.chat.app import ChatParts
 from everturn.chat.facts import Accepted, TurnRun, instance_id
 from everturn.chat.journal import Journal
-from everturn.chat.legacy import facts_of
+from everturn.chat.old_records import facts_of
 from everturn.chat.queue import SessionQueue
-from everturn.chat.words import close_words
+from everturn.chat.streamed_words import close_words
 from everturn.chat.workflow.chat_turn import CHAT_WORKFLOW, TurnInput
 from everturn.chat.workflow.steps import STEPS, policies_from
 from everturn.contracts.fields import to_wire, utc_now

@@ -12,9 +12,9 @@ from pydantic import BaseModel
 
 from everturn.chat.accept import Acceptance, TurnOptions
 from everturn.chat.facts import Failed, TurnFacts
-from everturn.chat.lists import ListQuery, Lists
 from everturn.chat.live.streams import EventStream, Streams, asked_position
 from everturn.chat.metrics import InFlight
+from everturn.chat.turn_lists import ListQuery, Lists
 from everturn.chat.turns import Turns
 from everturn.chat.waiting import TurnWaiter
 from everturn.contracts.chat import (

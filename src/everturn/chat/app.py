@@ -21,19 +21,19 @@ from everturn.chat.budget import TokenBudget
 from everturn.chat.context import ContextSource
 from everturn.chat.ending import Ending
 from everturn.chat.journal import Journal
-from everturn.chat.legacy import facts_of
-from everturn.chat.lists import Lists
 from everturn.chat.live.feed import Feeds
 from everturn.chat.live.streams import Streams
 from everturn.chat.maintenance import AbandonedTurns, Purge
 from everturn.chat.metrics import ChatMetrics, InFlight
+from everturn.chat.old_records import facts_of
 from everturn.chat.openai_api import add_openai_routes, error_of_openai
 from everturn.chat.page import add_page_routes, page_for
 from everturn.chat.queue import SessionQueue
+from everturn.chat.streamed_words import Hints, WordWriters, close_words
+from everturn.chat.turn_lists import Lists
 from everturn.chat.turns import Turns
 from everturn.chat.user_index import UserIndexes
 from everturn.chat.waiting import Cancellations, EndSignals, TurnWaiter
-from everturn.chat.words import Hints, Speeches, close_words
 from everturn.chat.workflow.chat_turn import TurnWorkflows, register_chat_turn
 from everturn.chat.workflow.deliver_event import register_deliver_event, start_delivery
 from everturn.chat.workflow.steps import STEPS, StepAttempts, TurnParts, policies_from, save_policy
@@ -94,10 +94,10 @@ class ChatParts:
         ending = Ending(dapr, journal, queue, deliver_later, metrics, signals)
         abandoned = AbandonedTurns(journal, queue, ending, workflows)
         # At least for the time that the setting says, after the end of a turn that waits for its model for long.
-        speeches = Speeches(journal, hints, int(settings.keep_words_s + settings.generate_give_up_s))
+        word_writers = WordWriters(journal, hints, int(settings.keep_words_s + settings.generate_give_up_s))
         context = ContextSource(dapr, journal, settings)
         cancellations = Cancellations(journal, queue, signals)
-        parts = TurnParts(settings, journal, queue, context, assistant, ending, cancellations, speeches, metrics)
+        parts = TurnParts(settings, journal, queue, context, assistant, ending, cancellations, word_writers, metrics)
         claims = Claims(dapr, ttl_s=int(2 * settings.keep_turns_days * 86_400))
         turns = Turns(journal, queue, abandoned, workflows, steps, indexes)
         waiter = TurnWaiter(journal, workflows, signals, turns.look_after)

@@ -19,7 +19,7 @@ import msgspec
 
 from everturn.chat.facts import Fact, Merged, Reply, TurnFacts, TurnRun, Verdict
 from everturn.chat.journal import Journal
-from everturn.chat.words import Speech
+from everturn.chat.streamed_words import WordWriter
 from everturn.contracts import chat as shapes
 from everturn.contracts.fields import to_wire, utc_now
 from everturn.errors import TerminalError, TransientError
@@ -157,7 +157,7 @@ class CallLog:
         """`paid` is called with each call that this process was the first to write."""
         self.model_name = model_name
         # Gets the words of the reply as they come, if the turn is streamed.
-        self.speech: Speech | None = None
+        self.writer: WordWriter | None = None
         self._is_cancelled = False
         # Of the model calls in flight.
         self._limits: set[asyncio.Timeout] = set()
@@ -332,7 +332,7 @@ async def calls_of(journal: Journal, run: TurnRun, first: int = 1) -> list[Call]
         batch = _READ_BATCH
 
 
-async def begun(
+async def open_call_log(
     journal: Journal,
     run: TurnRun,
     model_name: str,

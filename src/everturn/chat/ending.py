@@ -64,7 +64,7 @@ class Ending:
             # Without a place and an outcome it has never been entered.
             sequence = place.sequence if place else 0
             await self._publish_or_defer(run, verdict, sequence)
-            ours = Outcome(status=status_of(verdict), at=to_wire(utc_now()), sequence=sequence, attempt=attempt)
+            ours = Outcome(status=ended_status(verdict), at=to_wire(utc_now()), sequence=sequence, attempt=attempt)
             outcome = await self._journal.write(run.key("outcome"), ours, durable=False)
             if outcome is ours:
                 self._count(run, verdict, ours)
@@ -107,7 +107,7 @@ class Ending:
         if await self._journal.outcome(other) is None:
             if isinstance(theirs, Failed):
                 await self._publish_or_defer(other, theirs, sequence)
-            ours = Outcome(status=status_of(theirs), at=outcome.at, sequence=sequence)
+            ours = Outcome(status=ended_status(theirs), at=outcome.at, sequence=sequence)
             if await self._journal.write(other.key("outcome"), ours, durable=False) is ours:
                 self._count(other, theirs, ours)
                 _trace(other, ours)
@@ -169,7 +169,7 @@ class Ending:
         log.info("turn_ended", extra={**ids, "status": outcome.status, "seconds": round(seconds, 3)})
 
 
-def status_of(verdict: Verdict) -> TurnStatus:
+def ended_status(verdict: Verdict) -> TurnStatus:
     match verdict:
         case Reply():
             return TurnStatus.COMPLETED

@@ -61,7 +61,8 @@ CloseWords = Callable[["Journal", TurnRun], Awaitable[int]]
 class Journal:
     """Facts in the state store; each raises TransientError if the store cannot be reached.
 
-    `of_record` reads what the release before stored of a turn: `legacy.facts_of`. `close_words`: `words.close_words`.
+    `of_record` reads what the release before stored of a turn: `old_records.facts_of`. `close_words`: that of
+    `streamed_words`.
     """
 
     def __init__(self, dapr: SidecarClient, keep_days: float, of_record: OfRecord, close_words: CloseWords) -> None:

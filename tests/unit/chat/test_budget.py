@@ -7,9 +7,9 @@ import pytest
 from everturn.chat.budget import TokenBudget
 from everturn.chat.facts import Accepted, Reply, TurnRun
 from everturn.chat.journal import Journal
-from everturn.chat.legacy import facts_of
+from everturn.chat.old_records import facts_of
+from everturn.chat.streamed_words import close_words
 from everturn.chat.user_index import UserIndexes
-from everturn.chat.words import close_words
 from everturn.contracts.fields import to_wire, utc_now
 from everturn.dapr.client import DaprClient
 from everturn.errors import TransientError

@@ -26,8 +26,8 @@ from everturn.chat.facts import (
     run_of_instance,
 )
 from everturn.chat.journal import Journal
-from everturn.chat.legacy import facts_of
-from everturn.chat.words import close_words
+from everturn.chat.old_records import facts_of
+from everturn.chat.streamed_words import close_words
 from everturn.contracts.chat import TurnStatus
 from everturn.contracts.memory import default_memory
 from everturn.dapr.client import DaprClient, Save, Versioned

@@ -6,9 +6,9 @@ import pytest
 
 from everturn.chat.facts import Accepted, TurnRun
 from everturn.chat.journal import Journal
-from everturn.chat.legacy import facts_of
+from everturn.chat.old_records import facts_of
 from everturn.chat.queue import SessionQueue
-from everturn.chat.words import close_words
+from everturn.chat.streamed_words import close_words
 from everturn.dapr.client import DaprClient
 from everturn.errors import TerminalError
 

@@ -10,10 +10,10 @@ import pytest
 
 from everturn.chat.facts import Accepted, Outcome, TurnRun
 from everturn.chat.journal import Journal
-from everturn.chat.legacy import facts_of
+from everturn.chat.old_records import facts_of
 from everturn.chat.queue import SessionQueue
+from everturn.chat.streamed_words import close_words
 from everturn.chat.user_index import PAGE, UserIndexes, index_key, page_key
-from everturn.chat.words import close_words
 from everturn.contracts.chat import TurnStatus
 from everturn.contracts.events import CHAT_APP_ID
 from everturn.contracts.fields import to_wire, utc_now

@@ -9,10 +9,10 @@ import pytest
 
 from everturn.chat.facts import Cancelled, TurnRun
 from everturn.chat.journal import Journal
-from everturn.chat.legacy import facts_of
+from everturn.chat.old_records import facts_of
 from everturn.chat.queue import SessionQueue
+from everturn.chat.streamed_words import close_words
 from everturn.chat.waiting import Cancellations, EndSignals
-from everturn.chat.words import close_words
 from everturn.dapr.client import DaprClient
 from everturn.dapr.wire import Request, Response, Transport
 from tests.unit.chat.test_queue import Replica, run

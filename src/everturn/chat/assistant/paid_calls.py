@@ -37,7 +37,7 @@ from pydantic import TypeAdapter
 from everturn import tracing
 from everturn.chat.assistant.tools import OUTCOME_UNKNOWN, failed, is_called_once, kept_answer
 from everturn.chat.calls import BEGUN, Asked, Call, CallLog, Decision, Question, Taken, read_arguments
-from everturn.chat.words import Speech
+from everturn.chat.streamed_words import WordWriter
 from everturn.contracts.events import CHAT_APP_ID
 from everturn.contracts.fields import new_id, to_wire, utc_now
 from everturn.errors import TerminalError, TransientError
@@ -136,11 +136,11 @@ class PaidRun:
         await self.log.keep_question(call_id, question, rendered := instructions if is_rendered else None)
         began = to_wire(utc_now())
         # What an agent that is a tool says is no part of the reply.
-        if speech := self.log.speech if _TOOL_FAULTS.get() is None else None:
-            speech.begin_call(len(self.log.calls))
+        if writer := self.log.writer if _TOOL_FAULTS.get() is None else None:
+            writer.begin_call(len(self.log.calls))
         name = self.log.model_name if own is None else str(getattr(own, "model", type(own).__name__))
         with tracing.span(CHAT_APP_ID, f"chat {name}", kind="CLIENT", attributes=_asks(name)) as recording:
-            response = await self._timed(own or self._model, (instructions, *asked[1:]), more, speech)
+            response = await self._timed(own or self._model, (instructions, *asked[1:]), more, writer)
             recording.note(**_used(response))
         call = Call(
             id=call_id,
@@ -156,8 +156,8 @@ class PaidRun:
         if _TOOL_FAULTS.get() is None and all(item.type in _FINAL for item in response.output):
             self.log.last = call
             return response
-        if speech:
-            await speech.end_call()
+        if writer:
+            await writer.end_call()
         self._take_ids(call_id, response)
         answer = _RESPONSE.dump_python(response, mode="json")
         kept = await self.log.add(msgspec.structs.replace(call, answer=answer))
@@ -199,11 +199,11 @@ class PaidRun:
         return bool(left)
 
     async def _timed(
-        self, model: Model, asked: Sequence[Any], more: dict[str, Any], speech: Speech | None
+        self, model: Model, asked: Sequence[Any], more: dict[str, Any], writer: WordWriter | None
     ) -> ModelResponse:
         try:
             async with self.log.within(self._timeout_s):
-                call = streamed(model, speech.hear, asked, more) if speech else model.get_response(*asked, **more)
+                call = streamed(model, writer.add, asked, more) if writer else model.get_response(*asked, **more)
                 response = await call
         except TimeoutError:
             sentence = f"the model gave no answer within {self._timeout_s:g} s"

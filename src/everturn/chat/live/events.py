@@ -40,7 +40,7 @@ from pydantic_core import to_json
 
 from everturn.chat.calls import Asked, Call, Pause, pauses_of
 from everturn.chat.facts import Cancelled, Failed, Outcome, Reply, TurnFacts, TurnRun, Verdict
-from everturn.chat.words import Words
+from everturn.chat.streamed_words import Words
 from everturn.chat.workflow.chat_turn import FETCH_CONTEXT, SAVE_CONVERSATION
 
 GENERATE_RESPONSE = "generate_response"

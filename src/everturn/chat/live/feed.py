@@ -14,8 +14,8 @@ from everturn.chat.calls import calls_of
 from everturn.chat.facts import TurnFacts, TurnRun
 from everturn.chat.journal import Journal
 from everturn.chat.live.events import EventFold, LiveEvent
+from everturn.chat.streamed_words import Hints, Words, words_from
 from everturn.chat.waiting import TurnWaiter
-from everturn.chat.words import Hints, Words, words_from
 from everturn.errors import TransientError
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class Feed:
             self.news.set()
             self.news = asyncio.Event()
 
-    def _hear(self, number: int, words: Words | None) -> None:
+    def _on_fact(self, number: int, words: Words | None) -> None:
         if words is not None and number == self._fold.next_words and words.calls < self._fold.next_call:
             self._publish(self._fold.add([words]))
         else:
@@ -87,7 +87,7 @@ class Feed:
         """Look and wait until all events of the run are there, or the process stops."""
         ended, look_s, is_hinted = self._end(), _FIRST_LOOK_S, False
         try:
-            with self._hints.following(self._run, self._hear):
+            with self._hints.following(self._run, self._on_fact):
                 while True:
                     before = len(self.events)
                     if await self._look() or (ended.done() and self._waiter.released):

@@ -20,7 +20,7 @@ from dapr.ext.workflow import WorkflowActivityContext, WorkflowRuntime
 
 from everturn import tracing
 from everturn.chat.assistant.agent import RunStopped, WarmedAssistant
-from everturn.chat.calls import Call, CallLog, begun, decisions_of, pauses_of
+from everturn.chat.calls import Call, CallLog, decisions_of, open_call_log, pauses_of
 from everturn.chat.context import ContextSource, memory_of, with_recent
 from everturn.chat.ending import Ending
 from everturn.chat.facts import Cancelled, Failed, Merged, Reply, TurnRun, Verdict, run_of_instance
@@ -28,8 +28,8 @@ from everturn.chat.journal import Journal, unknown_turn
 from everturn.chat.metrics import ChatMetrics, InFlight
 from everturn.chat.queue import SessionQueue, Standing
 from everturn.chat.session import Session
+from everturn.chat.streamed_words import WordWriters
 from everturn.chat.waiting import Cancellations
-from everturn.chat.words import Speeches
 from everturn.chat.workflow.chat_turn import END_TURN, FETCH_CONTEXT, HANDLE_ERROR, SAVE_CONVERSATION
 from everturn.chat.workflow.step_runner import (
     CANCELLED,
@@ -65,7 +65,7 @@ class TurnParts:
     assistant: WarmedAssistant
     ending: Ending
     cancellations: Cancellations
-    speeches: Speeches
+    word_writers: WordWriters
     metrics: ChatMetrics
     unsaved: "OrderedDict[str, Reply]" = field(default_factory=OrderedDict)
 
@@ -78,7 +78,7 @@ class TurnParts:
         """Count the tokens of a call of `run`, and wake the streams that follow the run."""
         self.metrics.tokens_used(call.name, call.tokens)
         if run.accepted.streamed:
-            self.speeches.hints.wrote(run)
+            self.word_writers.hints.notify(run)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +189,7 @@ async def generate_response(call: StepCall) -> dict[str, str] | None:
     """
     parts, key = call.parts, call.run.instance_id
     paid = partial(parts.paid, call.run)
-    verdict, calls = await begun(parts.journal, call.run, parts.assistant.model_name, paid, parts.decide_within)
+    verdict, calls = await open_call_log(parts.journal, call.run, parts.assistant.model_name, paid, parts.decide_within)
     if verdict is None:
         with parts.cancellations.watching(call.run, calls.cancel):
             reply = await _replied(call, calls)
@@ -218,12 +218,12 @@ async def _replied(call: StepCall, calls: CallLog) -> Reply | None:
         return kept or await _ask(call, calls)
     if kept and kept.words >= 0:
         return kept
-    async with call.parts.speeches.of(call.run).writing() as calls.speech:
+    async with call.parts.word_writers.of(call.run).writing() as calls.writer:
         kept = kept or await _ask(call, calls)
     if kept is None:
         return None
     unsaved[key] = kept
-    return await calls.speech.close(kept)
+    return await calls.writer.close(kept)
 
 
 async def _session(call: StepCall) -> Session:

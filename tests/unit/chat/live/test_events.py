@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from everturn.chat.calls import Call
 from everturn.chat.facts import Accepted, Cancelled, Failed, Outcome, Reply, TurnFacts, TurnRun, Verdict
 from everturn.chat.live.events import EventFold, LiveEvent, after, position_of
-from everturn.chat.words import Words
+from everturn.chat.streamed_words import Words
 from everturn.contracts.chat import TurnStatus
 
 AT = "2026-01-31T12:00:00.123Z"

@@ -4,8 +4,8 @@ import asyncio
 
 from everturn.chat.facts import Accepted, Cancelled, Failed, Reply, TurnRun
 from everturn.chat.journal import Journal
-from everturn.chat.legacy import facts_of
-from everturn.chat.words import Hints, Speech, Words, close_words, words_from
+from everturn.chat.old_records import facts_of
+from everturn.chat.streamed_words import Hints, Words, WordWriter, close_words, words_from
 from everturn.dapr.client import DaprClient
 from everturn.dapr.wire import Request, Response, Transport
 
@@ -17,17 +17,17 @@ def journal_over(dapr: DaprClient) -> Journal:
     return Journal(dapr, 30, facts_of, close_words)
 
 
-def speech_of(journal: Journal, hints: Hints | None = None) -> Speech:
-    return Speech(journal, hints or Hints(), 3_600, RUN)
+def writer_of(journal: Journal, hints: Hints | None = None) -> WordWriter:
+    return WordWriter(journal, hints or Hints(), 3_600, RUN)
 
 
 def reply(text: str) -> Reply:
     return Reply(text=text, model="m", at=AT)
 
 
-async def say(speech: Speech, text: str) -> None:
-    speech.hear(text)
-    await speech.end_call()
+async def say(writer: WordWriter, text: str) -> None:
+    writer.add(text)
+    await writer.end_call()
 
 
 async def texts(journal: Journal) -> list[str]:
@@ -36,11 +36,11 @@ async def texts(journal: Journal) -> list[str]:
 
 async def test_words_are_written_in_pieces_behind_the_beginning_of_their_attempt(dapr: DaprClient) -> None:
     journal = journal_over(dapr)
-    speech = speech_of(journal)
+    writer = writer_of(journal)
 
-    await say(speech, "One ")
-    await say(speech, "two")
-    closed = await speech.close(reply("One two three"))
+    await say(writer, "One ")
+    await say(writer, "two")
+    closed = await writer.close(reply("One two three"))
 
     assert [(words.attempt, words.offset, words.text) for words in await words_from(journal, RUN)] == [
         (0, 0, ""),
@@ -55,10 +55,10 @@ async def test_what_is_heard_is_written_in_the_background_and_hinted_at(dapr: Da
     journal, hints, heard = journal_over(dapr), Hints(), asyncio.Queue[tuple[int, Words | None]]()
 
     with hints.following(RUN, lambda *hint: heard.put_nowait(hint)):
-        async with speech_of(journal, hints).writing() as speech:
-            speech.begin_call(0)
+        async with writer_of(journal, hints).writing() as writer:
+            writer.begin_call(0)
             begun = await heard.get()
-            speech.hear("One ")
+            writer.add("One ")
             number, words = await heard.get()
 
     assert begun[0] == 0
@@ -68,7 +68,7 @@ async def test_what_is_heard_is_written_in_the_background_and_hinted_at(dapr: Da
 
 async def test_of_two_attempts_the_newer_one_is_heard(dapr: DaprClient) -> None:
     journal = journal_over(dapr)
-    dead, alive = speech_of(journal), speech_of(journal_over(dapr))
+    dead, alive = writer_of(journal), writer_of(journal_over(dapr))
 
     await say(dead, "I was")
     await say(alive, "Here")
@@ -87,16 +87,16 @@ async def test_of_two_attempts_the_newer_one_is_heard(dapr: DaprClient) -> None:
 async def test_attempts_that_begin_at_once_have_different_numbers(dapr: DaprClient) -> None:
     journal = journal_over(dapr)
 
-    await asyncio.gather(*(speech_of(journal).end_call() for _ in range(4)))
+    await asyncio.gather(*(writer_of(journal).end_call() for _ in range(4)))
 
     assert [words.attempt for words in await words_from(journal, RUN)] == [0, 1, 2, 3]
 
 
 async def test_a_reply_of_an_attempt_that_is_over_is_a_new_message(dapr: DaprClient) -> None:
     journal = journal_over(dapr)
-    slow = speech_of(journal)
+    slow = writer_of(journal)
     await say(slow, "I was")
-    await say(speech_of(journal), "Here")
+    await say(writer_of(journal), "Here")
 
     closed = await slow.close(reply("I was slow"))
 
@@ -104,21 +104,21 @@ async def test_a_reply_of_an_attempt_that_is_over_is_a_new_message(dapr: DaprCli
 
 
 async def test_a_reply_that_is_not_what_was_said_is_a_new_message(dapr: DaprClient) -> None:
-    speech = speech_of(journal_over(dapr))
-    await say(speech, '{"answer": ')
+    writer = writer_of(journal_over(dapr))
+    await say(writer, '{"answer": ')
 
-    closed = await speech.close(reply("42"))
+    closed = await writer.close(reply("42"))
 
     assert closed.place == (0, 1)
 
 
 async def test_a_verdict_of_a_streamed_turn_closes_its_words(dapr: DaprClient) -> None:
     journal = journal_over(dapr)
-    speech = speech_of(journal)
-    await say(speech, "I was")
+    writer = writer_of(journal)
+    await say(writer, "I was")
 
     verdict = await journal.write_verdict(RUN, Cancelled(at=AT))
-    await say(speech, " goi")
+    await say(writer, " goi")
 
     assert verdict.words == 2
     assert await texts(journal) == ["", "I was", ""]
@@ -135,10 +135,10 @@ async def test_the_verdict_of_a_plain_turn_writes_no_words(dapr: DaprClient) -> 
 
 async def test_a_character_in_two_halves_is_written_once_it_is_whole(dapr: DaprClient) -> None:
     journal = journal_over(dapr)
-    speech = speech_of(journal)
+    writer = writer_of(journal)
 
-    await say(speech, "smile \ud83d")
-    await say(speech, "\ude00 and \x00")
+    await say(writer, "smile \ud83d")
+    await say(writer, "\ude00 and \x00")
 
     assert await texts(journal) == ["", "smile ", "\U0001f600 and \ufffd"]
 
@@ -159,9 +159,9 @@ class NoWords:
 
 async def test_words_that_the_store_does_not_take_cost_the_turn_nothing(transport: Transport) -> None:
     journal = journal_over(DaprClient(NoWords(transport)))
-    async with speech_of(journal).writing() as speech:
-        await say(speech, "One ")
+    async with writer_of(journal).writing() as writer:
+        await say(writer, "One ")
 
-    closed = await speech.close(reply("One two"))
+    closed = await writer.close(reply("One two"))
 
     assert (closed.words, closed.place) == (0, (0, 0))

@@ -47,30 +47,30 @@ class Words(Fact, frozen=True, kw_only=True, omit_defaults=True):
 
 
 # Called when the run has a new fact: words with their number, or (-1) another one.
-Hear = Callable[[int, Words | None], None]
+OnFact = Callable[[int, Words | None], None]
 
 
 class Hints:
     """Wakes the followers of a run in this process. The journal is the truth: a lost hint only costs time."""
 
     def __init__(self) -> None:
-        self._following: dict[str, list[Hear]] = {}
+        self._following: dict[str, list[OnFact]] = {}
 
     @contextmanager
-    def following(self, run: TurnRun, hear: Hear) -> Iterator[None]:
-        """Call `hear` with each new fact of `run` while the block runs."""
-        hearing = self._following.setdefault(run.instance_id, [])
-        hearing.append(hear)
+    def following(self, run: TurnRun, on_fact: OnFact) -> Iterator[None]:
+        """Call `on_fact` with each new fact of `run` while the block runs."""
+        listeners = self._following.setdefault(run.instance_id, [])
+        listeners.append(on_fact)
         try:
             yield
         finally:
-            hearing.remove(hear)
-            if not hearing:
+            listeners.remove(on_fact)
+            if not listeners:
                 del self._following[run.instance_id]
 
-    def wrote(self, run: TurnRun, number: int = -1, words: Words | None = None) -> None:
-        for hear in self._following.get(run.instance_id, ()):
-            hear(number, words)
+    def notify(self, run: TurnRun, number: int = -1, words: Words | None = None) -> None:
+        for on_fact in self._following.get(run.instance_id, ()):
+            on_fact(number, words)
 
 
 async def words_from(journal: Journal, run: TurnRun, number: int = 0) -> list[Words]:
@@ -96,18 +96,18 @@ async def close_words(journal: Journal, run: TurnRun) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Speeches:
-    """Makes the `Speech` of an attempt; each fact of words is kept for `ttl_s` seconds."""
+class WordWriters:
+    """Makes the `WordWriter` of each attempt; each fact of words is kept for `ttl_s` seconds."""
 
     journal: Journal
     hints: Hints
     ttl_s: int
 
-    def of(self, run: TurnRun) -> "Speech":
-        return Speech(self.journal, self.hints, self.ttl_s, run)
+    def of(self, run: TurnRun) -> "WordWriter":
+        return WordWriter(self.journal, self.hints, self.ttl_s, run)
 
 
-class Speech:
+class WordWriter:
     """Writes the words of one attempt of `run`, in the background.
 
     Words are not worth a turn: once the store does not take one, or somebody else speaks, no more are written.
@@ -121,14 +121,14 @@ class Speech:
         self._id = new_id()
         self._number = self._calls = 0
         self._attempt = -1
-        # Of the call that speaks now: what is written, what is not yet, and the first half of a character.
-        self._said = self._heard = self._half = ""
+        # Of the call under way now: what is written, what is not yet, and the first half of a character.
+        self._said = self._unwritten = self._half = ""
         self._is_over = False
         self._due = asyncio.Event()
         self._one_by_one = asyncio.Lock()
 
     @asynccontextmanager
-    async def writing(self) -> AsyncIterator["Speech"]:
+    async def writing(self) -> AsyncIterator["WordWriter"]:
         """Write while the block runs."""
         writing = asyncio.ensure_future(self._write_on())
         try:
@@ -140,19 +140,19 @@ class Speech:
 
     def begin_call(self, calls: int) -> None:
         """A model is asked, after `calls` calls of the run."""
-        self._calls, self._said, self._heard, self._half = calls, "", "", ""
+        self._calls, self._said, self._unwritten, self._half = calls, "", "", ""
         self._due.set()
 
-    def hear(self, text: str) -> None:
+    def add(self, text: str) -> None:
         """The model says `text`."""
         text = self._half + text
         # The two halves of a character can come in two pieces; apart they are no text.
         self._half = text[-1] if text and _FIRST_HALF[0] <= text[-1] <= _FIRST_HALF[1] else ""
-        self._heard += clean(text[: len(text) - len(self._half)])
+        self._unwritten += clean(text[: len(text) - len(self._half)])
         self._due.set()
 
     async def end_call(self) -> None:
-        """Write what the call that speaks has said, since it does not give the reply."""
+        """Write what the call under way has said, since it does not give the reply."""
         await self._write()
 
     async def close(self, reply: Reply) -> Reply:
@@ -171,7 +171,7 @@ class Speech:
             await self._due.wait()
             self._due.clear()
             await self._write()
-            if len(self._heard) < _MOST_CHARS:
+            if len(self._unwritten) < _MOST_CHARS:
                 await asyncio.sleep(_EVERY_S)
 
     async def _write(self) -> None:
@@ -181,8 +181,8 @@ class Speech:
             try:
                 if self._attempt < 0:
                     await self._begin()
-                if self._heard and not self._is_over:
-                    await self._write_heard()
+                if self._unwritten and not self._is_over:
+                    await self._write_text()
             except TransientError as error:
                 self._is_over = True
                 log.warning("words_not_written", extra={"turn_id": self._run.turn_id, "reason": error.message})
@@ -195,8 +195,8 @@ class Speech:
             self._number, attempt = len(seen), max((words.attempt for words in seen), default=-1) + 1
         self._attempt = attempt
 
-    async def _write_heard(self) -> None:
-        text, self._heard = self._heard, ""
+    async def _write_text(self) -> None:
+        text, self._unwritten = self._unwritten, ""
         words = Words(by=self._id, attempt=self._attempt, calls=self._calls, offset=len(self._said), text=text)
         while not await self._is_next(words):
             if self._is_over:
@@ -210,7 +210,7 @@ class Speech:
         if there != words:
             self._is_over = self._attempt >= 0 and (there.closed or there.attempt > self._attempt)
             return False
-        self._hints.wrote(self._run, self._number, words)
+        self._hints.notify(self._run, self._number, words)
         self._number += 1
         return True
 
