@@ -10,7 +10,7 @@ from everturn.dapr.sdk import protocol as pb
 from everturn.dapr.wire import Request, Response, Transport
 from everturn.dapr.workflows import Sidecar
 from everturn.runtime.embedded import EmbeddedRuntime
-from everturn.runtime.workflow.worker import ActivityOutcome, LocalWorker, WorkflowRequest
+from everturn.runtime.workflow.worker import LocalWorker, WorkflowRequest
 
 
 class SharedTransport:
@@ -47,10 +47,10 @@ class Team:
         if len(self._workers) == 1:
             self._runtime.engine.register(self._app_id, self)
 
-    async def run_workflow(self, request: WorkflowRequest) -> pb.Replay:
+    async def run_workflow(self, request: WorkflowRequest) -> pb.WorkflowResponse:
         return await self._random.choice(self._workers).run_workflow(request)
 
-    async def run_activity(self, request: pb.ActivityRequest) -> ActivityOutcome:
+    async def run_activity(self, request: pb.ActivityRequest) -> pb.ActivityResponse:
         return await self._random.choice(self._workers).run_activity(request)
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from everturn.testing.clock import ManualClock
 from everturn.testing.model_endpoint import ModelEndpoint
 from tests.system.conftest import running
 
-MOST_MODULES = 50
+MOST_MODULES = 49
 # Of `compose` only the switches of faults are on the way, which production does not have.
 _NOT_PRODUCTION = ("everturn.testing", "everturn.compose")
 

@@ -20,7 +20,9 @@ from everturn.dapr.sdk.protocol import (
     ActivityRequest,
     HistoryEvent,
     PropagatedHistory,
-    Replay,
+    StringValue,
+    WorkflowResponse,
+    WorkflowVersion,
 )
 
 # The executors log each work item; a level above INFO keeps them from making most of those messages.
@@ -89,11 +91,12 @@ class Execution:
         self, executor: _OrchestrationExecutor, instance_id: str, propagated: PropagatedHistory | None
     ) -> None:
         self._executor = executor
+        self._instance_id = instance_id
         self._context = _RuntimeOrchestrationContext(instance_id)
         if propagated is not None:
             self._context.set_propagated_history(PropagatedHistoryView.from_proto(propagated))
 
-    def take(self, past_events: Iterable[HistoryEvent], new_events: Iterable[HistoryEvent]) -> Replay:
+    def take(self, past_events: Iterable[HistoryEvent], new_events: Iterable[HistoryEvent]) -> WorkflowResponse:
         """Take the events of the history that it has not had, then new ones: a work item.
 
         A fault of the workflow's code is an action (failed), never raised.
@@ -110,11 +113,13 @@ class Execution:
             context.set_version_not_registered()
         except Exception as error:  # noqa: BLE001 - the workflow's own, which fails it
             context.set_failed(error)
-        return Replay(
-            context.get_actions(),
-            context._encoded_custom_status,  # noqa: SLF001
-            context._version_name,  # noqa: SLF001
-            tuple(context._encountered_patches),  # noqa: SLF001
+        status = context._encoded_custom_status  # noqa: SLF001
+        name, patches = context._version_name, context._encountered_patches  # noqa: SLF001
+        return WorkflowResponse(
+            instanceId=self._instance_id,
+            actions=context.get_actions(),
+            customStatus=None if status is None else StringValue(value=status),
+            version=WorkflowVersion(name=name, patches=patches) if name or patches else None,
         )
 
 

@@ -17,15 +17,12 @@ from everturn.dapr.sdk.protocol import (
     ActivityRequest,
     ActivityResponse,
     HealthPing,
-    Replay,
     WorkflowResponse,
     WorkItem,
-    new_failure_details,
 )
 from everturn.runtime.blocks import MAX_BODY_BYTES
 from everturn.runtime.clock import Alarm, Clock
-from everturn.runtime.workflow.messages import outcome_of, replay_of, work_message
-from everturn.runtime.workflow.worker import ActivityOutcome, WorkflowRequest
+from everturn.runtime.workflow.worker import TooLargeError, WorkflowRequest, failed_activity
 
 # At this size daprd stalls a workflow.
 MAX_ITEM_BYTES = MAX_BODY_BYTES * 95 // 100
@@ -39,10 +36,6 @@ _MOST_WARM = 10_000
 # Results are matched by these alone, since some workers do not echo the token: the instance, and of an activity its
 # number in it.
 WorkKey = tuple[str, int | None]
-
-
-class TooLargeError(Exception):
-    """Work that no worker would take: the message of it is longer than gRPC lets it be."""
 
 
 @dataclass(slots=True, eq=False)
@@ -126,7 +119,7 @@ class WorkStream:
 
     def _item(self, work: Work) -> WorkItem:
         if isinstance(work.request, WorkflowRequest):
-            message = work_message(work.request, self._held(work.request))
+            message = work.request.message(self._held(work.request))
             return WorkItem(workflowRequest=message, completionToken=work.token)
         activity: ActivityRequest = work.request
         return WorkItem(activityRequest=activity, completionToken=work.token)
@@ -156,20 +149,20 @@ class RemoteWorker:
         """Turns and activities that no stream has taken."""
         return len(self._waiting)
 
-    async def run_workflow(self, request: WorkflowRequest) -> Replay:
+    async def run_workflow(self, request: WorkflowRequest) -> WorkflowResponse:
         try:
-            response = await self._hand_out(Work((request.instance_id, None), request))
+            answer: WorkflowResponse = await self._hand_out(Work((request.instance_id, None), request))
         except TooLargeError as error:
-            return Replay((), too_large=f"Payload size exceeded: {error}")
-        return replay_of(response)
+            raise TooLargeError(f"Payload size exceeded: {error}") from error
+        return answer
 
-    async def run_activity(self, request: ActivityRequest) -> ActivityOutcome:
+    async def run_activity(self, request: ActivityRequest) -> ActivityResponse:
         key = (request.workflowInstance.instanceId, request.taskId)
         try:
-            response = await self._hand_out(Work(key, request))
+            outcome: ActivityResponse = await self._hand_out(Work(key, request))
         except TooLargeError as error:
-            return ActivityOutcome(failure=new_failure_details(error))
-        return outcome_of(response)
+            return failed_activity(request, error)
+        return outcome
 
     def complete_workflow(self, response: WorkflowResponse) -> None:
         """A worker's answer to a work item. Ignored if that is unknown or answered already."""

@@ -7,15 +7,7 @@ is to a worker whose stream broke. So an activity runs at least once, a work ite
 from everturn.dapr.sdk import protocol as pb
 from everturn.dapr.wire import Request, Response, Transport
 from everturn.errors import TransientError
-from everturn.runtime.workflow.messages import (
-    outcome_message,
-    outcome_of,
-    replay_message,
-    replay_of,
-    request_of,
-    work_message,
-)
-from everturn.runtime.workflow.worker import ActivityOutcome, Worker, WorkflowRequest
+from everturn.runtime.workflow.worker import TooLargeError, Worker, WorkflowRequest
 
 TURN = "/tasks/turn"
 ACTIVITY = "/tasks/activity"
@@ -30,15 +22,15 @@ class PeerWorker:
         self._app_id = app_id
         self._transport = transport
 
-    async def run_workflow(self, request: WorkflowRequest) -> pb.Replay:
-        response = await self._ask(TURN, work_message(request).SerializeToString())
+    async def run_workflow(self, request: WorkflowRequest) -> pb.WorkflowResponse:
+        response = await self._ask(TURN, request.message().SerializeToString())
         if response.status == _TOO_LARGE:
-            return pb.Replay((), too_large=response.body.decode() or "Payload size exceeded")
-        return replay_of(pb.WorkflowResponse.FromString(response.body))
+            raise TooLargeError(response.body.decode() or "Payload size exceeded")
+        return pb.WorkflowResponse.FromString(response.body)
 
-    async def run_activity(self, request: pb.ActivityRequest) -> ActivityOutcome:
+    async def run_activity(self, request: pb.ActivityRequest) -> pb.ActivityResponse:
         response = await self._ask(ACTIVITY, request.SerializeToString())
-        return outcome_of(pb.ActivityResponse.FromString(response.body))
+        return pb.ActivityResponse.FromString(response.body)
 
     def close(self) -> None:
         """The transport is its maker's to close."""
@@ -54,18 +46,14 @@ class PeerWorker:
 
 async def do_work(worker: Worker, request: Request) -> Response:
     """Answer what `PeerWorker` asks with the app's own worker: 200, 413 if it is too large, 503 if it was lost."""
+    answer: pb.WorkflowResponse | pb.ActivityResponse
     try:
         if request.target == TURN:
-            return await _run_workflow(worker, request_of(pb.WorkflowWork.FromString(request.body)))
-        activity = pb.ActivityRequest.FromString(request.body)
-        outcome = await worker.run_activity(activity)
+            answer = await worker.run_workflow(WorkflowRequest.of(pb.WorkflowWork.FromString(request.body)))
+        else:
+            answer = await worker.run_activity(pb.ActivityRequest.FromString(request.body))
+    except TooLargeError as error:
+        return Response(_TOO_LARGE, {}, error.message.encode())
     except TransientError:
         return Response(503)
-    return Response(200, _PROTOBUF, outcome_message(activity, outcome).SerializeToString())
-
-
-async def _run_workflow(worker: Worker, request: WorkflowRequest) -> Response:
-    replay = await worker.run_workflow(request)
-    if replay.too_large is not None:
-        return Response(_TOO_LARGE, {}, replay.too_large.encode())
-    return Response(200, _PROTOBUF, replay_message(request, replay).SerializeToString())
+    return Response(200, _PROTOBUF, answer.SerializeToString())

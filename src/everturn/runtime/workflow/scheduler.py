@@ -12,7 +12,7 @@ from collections.abc import Coroutine, Sequence
 from everturn.dapr.sdk import protocol as pb
 from everturn.errors import ConflictError, TerminalError, TransientError
 from everturn.runtime.clock import Clock
-from everturn.runtime.workflow.core.decide import ItemResult, ScheduledActivity, WorkItem, advance
+from everturn.runtime.workflow.core.decide import ItemResult, ScheduledActivity, WorkItem, advance, hold
 from everturn.runtime.workflow.core.fork import Fork
 from everturn.runtime.workflow.core.state import (
     Arrived,
@@ -40,7 +40,15 @@ from everturn.runtime.workflow.instances import (
 )
 from everturn.runtime.workflow.store import START_TIMER_ID, RowChanges, TimerRow, WorkflowStore
 from everturn.runtime.workflow.timers import Timers
-from everturn.runtime.workflow.worker import Activities, ActivityTask, Worker, Workers, WorkflowRequest, retry_delay_s
+from everturn.runtime.workflow.worker import (
+    Activities,
+    ActivityTask,
+    TooLargeError,
+    Worker,
+    Workers,
+    WorkflowRequest,
+    retry_delay_s,
+)
 
 log = logging.getLogger(__name__)
 
@@ -302,7 +310,12 @@ class Scheduler:
             return True
         item: WorkItem | ItemResult = WorkItem.begin(instance.id, instance.state, new, self.clock.now(), self.new_id)
         while isinstance(item, WorkItem):
-            item = advance(item, await worker.run_workflow(_request(instance, item)))
+            try:
+                answer = await worker.run_workflow(_request(instance, item))
+            except TooLargeError as error:
+                item = hold(item, error.message)
+            else:
+                item = advance(item, answer)
         await self._settle(instance, item, items)
         return not item.decision.stalled
 

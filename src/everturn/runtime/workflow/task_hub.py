@@ -261,7 +261,7 @@ def _response_of(instance: Instance | None, *, with_payloads: bool) -> pb.GetIns
     state = instance.state
     seen = pb.WorkflowState(
         instanceId=instance.row.instance_id,
-        workflowStatus=pb.status_value(instance.status),
+        workflowStatus=instance.status.on_wire,
         createdTimestamp=state.created_at or pb.Timestamp(seconds=_YEAR_ONE_S),
         lastUpdatedTimestamp=state.updated_at or pb.Timestamp(seconds=_YEAR_ONE_S),
     )

@@ -10,13 +10,13 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 from dapr.ext.workflow import WorkflowRuntime
 
 from everturn.dapr.sdk import protocol as pb
 from everturn.dapr.sdk.replay import Execution, Registered
-from everturn.errors import TransientError
+from everturn.errors import TerminalError, TransientError
 from everturn.runtime.clock import Clock
 from everturn.runtime.workflow.core.state import event_at, optional, timestamp_of
 from everturn.runtime.workflow.instances import InstanceId
@@ -34,26 +34,42 @@ class WorkflowRequest:
     new_events: Sequence[pb.HistoryEvent]
     propagated: pb.PropagatedHistory | None = None
 
+    @classmethod
+    def of(cls, message: pb.WorkflowWork) -> Self:
+        """The request whose whole history is in `message`."""
+        propagated = optional(message, "propagatedHistory")
+        return cls(message.instanceId, message.executionId.value, message.pastEvents, message.newEvents, propagated)
 
-@dataclass(frozen=True, slots=True)
-class ActivityOutcome:
-    """`result` is JSON or None; `failure` is not None if the activity failed."""
+    def message(self, held: int = 0) -> pb.WorkflowWork:
+        """As Dapr's protocol has it, for a worker that has the first `held` events of the history already."""
+        return pb.WorkflowWork(
+            instanceId=self.instance_id,
+            executionId=pb.StringValue(value=self.execution_id),
+            pastEvents=self.past_events[held:],
+            newEvents=self.new_events,
+            propagatedHistory=self.propagated,
+            cachedHistory=pb.CachedHistory(eventCount=held) if held else None,
+        )
 
-    result: str | None = None
-    failure: pb.TaskFailureDetails | None = None
+
+class TooLargeError(TerminalError):
+    """Work that no worker would take: the message of it is longer than can be sent."""
+
+    kind = "too_large"
 
 
 class Worker(Protocol):
     """An app's worker, here or behind a stream. At most one work item of an instance is out at a time."""
 
-    async def run_workflow(self, request: WorkflowRequest) -> pb.Replay:
+    async def run_workflow(self, request: WorkflowRequest) -> pb.WorkflowResponse:
         """Replay a workflow.
 
-        Raises TransientError (kind `worker_lost`) if no answer will come; the work item is then sent out again.
+        Raises TransientError (kind `worker_lost`) if no answer will come; the work item is then sent out again. Raises
+        TooLargeError if it cannot be sent to a worker at all.
         """
         ...
 
-    async def run_activity(self, request: pb.ActivityRequest) -> ActivityOutcome:
+    async def run_activity(self, request: pb.ActivityRequest) -> pb.ActivityResponse:
         """Run an activity to its end; its own errors are an outcome.
 
         Raises TransientError (kind `worker_lost`) if no answer will come; it is then sent out again.
@@ -111,7 +127,7 @@ class LocalWorker:
         self._warm: OrderedDict[tuple[str, str], _Warm] = OrderedDict()
         self._threads: ThreadPoolExecutor | None = None
 
-    async def run_workflow(self, request: WorkflowRequest) -> pb.Replay:
+    async def run_workflow(self, request: WorkflowRequest) -> pb.WorkflowResponse:
         name = (request.instance_id, request.execution_id)
         warm = self._warm.pop(name, None)
         past_events, new_events = request.past_events, request.new_events
@@ -128,14 +144,17 @@ class LocalWorker:
                 self._warm.popitem(last=False)
         return replay
 
-    async def run_activity(self, request: pb.ActivityRequest) -> ActivityOutcome:
+    async def run_activity(self, request: pb.ActivityRequest) -> pb.ActivityResponse:
         try:
             if self._registered.is_coroutine_activity(request.name):
-                return ActivityOutcome(await self._registered.await_activity(request))
-            run = asyncio.get_running_loop().run_in_executor
-            return ActivityOutcome(await run(self._thread_pool(), self._registered.run_activity, request))
+                result = await self._registered.await_activity(request)
+            else:
+                run = asyncio.get_running_loop().run_in_executor
+                result = await run(self._thread_pool(), self._registered.run_activity, request)
         except Exception as error:  # noqa: BLE001 - an activity's failure is its workflow's business
-            return ActivityOutcome(failure=pb.new_failure_details(error))
+            return failed_activity(request, error)
+        value = None if result is None else pb.StringValue(value=result)
+        return pb.ActivityResponse(instanceId=request.workflowInstance.instanceId, taskId=request.taskId, result=value)
 
     def close(self) -> None:
         self._warm.clear()
@@ -209,13 +228,13 @@ class Activities:
             del self._running[running]
 
     async def _outcome(self, task: ActivityTask) -> pb.HistoryEvent | None:
-        outcome, failures = None, 0
+        request, outcome, failures = _request(task), None, 0
         while outcome is None:
             worker = self._workers.find(task.app_id)
             if worker is None:
                 return None
             try:
-                outcome = await worker.run_activity(_request(task))
+                outcome = await worker.run_activity(request)
             except TransientError as error:
                 log.warning("activity_lost", extra={**_ids(task), "kind": error.kind})
                 await asyncio.sleep(retry_delay_s(failures))
@@ -225,7 +244,7 @@ class Activities:
                 if current is None or current.cancelling():
                     raise
                 # The activity's own code let a cancellation through: that is a failure like any other.
-                outcome = ActivityOutcome(failure=pb.new_failure_details(error))
+                outcome = failed_activity(request, error)
         return _outcome_event(task, outcome, self._clock.now())
 
 
@@ -249,16 +268,23 @@ def _request(task: ActivityTask) -> pb.ActivityRequest:
     )
 
 
-def _outcome_event(task: ActivityTask, outcome: ActivityOutcome, now: float) -> pb.HistoryEvent:
-    task_id = task.scheduled.eventId
-    execution_id = task.scheduled.taskScheduled.taskExecutionId
-    if outcome.failure is not None:
-        log.info("activity_failed", extra={**_ids(task), "error_type": outcome.failure.errorType})
-        failed = pb.TaskFailedEvent(
-            taskScheduledId=task_id, failureDetails=outcome.failure, taskExecutionId=execution_id
-        )
+def failed_activity(request: pb.ActivityRequest, error: BaseException) -> pb.ActivityResponse:
+    """The outcome of an activity that ended with `error`."""
+    return pb.ActivityResponse(
+        instanceId=request.workflowInstance.instanceId,
+        taskId=request.taskId,
+        failureDetails=pb.new_failure_details(error),
+    )
+
+
+def _outcome_event(task: ActivityTask, outcome: pb.ActivityResponse, now: float) -> pb.HistoryEvent:
+    task_id, execution_id = task.scheduled.eventId, task.scheduled.taskScheduled.taskExecutionId
+    if outcome.HasField("failureDetails"):
+        failure = outcome.failureDetails
+        log.info("activity_failed", extra={**_ids(task), "error_type": failure.errorType})
+        failed = pb.TaskFailedEvent(taskScheduledId=task_id, failureDetails=failure, taskExecutionId=execution_id)
         return event_at(timestamp_of(now), taskFailed=failed)
-    result = None if outcome.result is None else pb.StringValue(value=outcome.result)
+    result = optional(outcome, "result")
     completed = pb.TaskCompletedEvent(taskScheduledId=task_id, result=result, taskExecutionId=execution_id)
     return event_at(timestamp_of(now), taskCompleted=completed)
 

@@ -17,13 +17,11 @@ from everturn.dapr.sdk.protocol import (
     WorkflowAction,
     WorkflowVersionNotAvailableAction,
     WorkItem,
-    status_value,
 )
 from everturn.runtime.grpc.worker import MAX_ITEM_BYTES, PING_EVERY_S
+from everturn.runtime.workflow.core.state import Status
 from tests.unit.runtime.grpc.raw_worker import RawWorker
 from tests.unit.runtime.grpc.task_hub_rig import PATIENCE_S, TaskHubRig, until
-
-COMPLETED, CONTINUED_AS_NEW = 1, 2
 
 
 def schedule(task_id: int, argument: str = "null") -> WorkflowAction:
@@ -31,8 +29,8 @@ def schedule(task_id: int, argument: str = "null") -> WorkflowAction:
     return WorkflowAction(id=task_id, scheduleTask=task)
 
 
-def complete(action_id: int, result: str, status: int = COMPLETED) -> WorkflowAction:
-    outcome = CompleteWorkflowAction(workflowStatus=status_value(status), result=StringValue(value=result))
+def complete(action_id: int, result: str, status: Status = Status.COMPLETED) -> WorkflowAction:
+    outcome = CompleteWorkflowAction(workflowStatus=status.on_wire, result=StringValue(value=result))
     return WorkflowAction(id=action_id, completeWorkflow=outcome)
 
 
@@ -250,7 +248,7 @@ async def test_a_new_execution_begins_with_no_history_held(hub: TaskHubRig) -> N
     worker = await hub.raw_worker(WORKER_CAPABILITY_STATEFUL_HISTORY)
     second = await second_turn(hub, worker)
 
-    await worker.answer_turn(second, complete(1, '"next"', CONTINUED_AS_NEW))
+    await worker.answer_turn(second, complete(1, '"next"', Status.CONTINUED_AS_NEW))
     again = await worker.next()
     await worker.answer_turn(again, schedule(0))
     await worker.answer_activity(await worker.next(), '"worked"')

@@ -12,16 +12,19 @@ from dapr.ext.workflow.workflow_state import WorkflowState, WorkflowStatus
 
 from everturn.dapr.sdk.protocol import (
     ActivityRequest,
+    ActivityResponse,
     HistoryEvent,
-    Replay,
+    StringValue,
     TaskFailureDetails,
     WorkflowAction,
     WorkflowInstance,
+    WorkflowResponse,
+    WorkflowVersion,
 )
 from everturn.dapr.wire import Request, Response
 from everturn.errors import TransientError
 from everturn.runtime.peers.worker import PeerWorker, do_work
-from everturn.runtime.workflow.worker import ActivityOutcome, WorkflowRequest
+from everturn.runtime.workflow.worker import TooLargeError, WorkflowRequest
 from tests.unit.runtime.grpc.task_hub_rig import PATIENCE_S, until
 from tests.unit.runtime.peers.conftest import Running, Runtimes
 
@@ -183,12 +186,12 @@ class OneAnswer:
         self.answer = answer
         self.asked: list[Any] = []
 
-    async def run_workflow(self, request: WorkflowRequest) -> Replay:
-        replay: Replay = await self._give(request)
-        return replay
+    async def run_workflow(self, request: WorkflowRequest) -> WorkflowResponse:
+        answer: WorkflowResponse = await self._give(request)
+        return answer
 
-    async def run_activity(self, request: ActivityRequest) -> ActivityOutcome:
-        outcome: ActivityOutcome = await self._give(request)
+    async def run_activity(self, request: ActivityRequest) -> ActivityResponse:
+        outcome: ActivityResponse = await self._give(request)
         return outcome
 
     async def _give(self, request: Any) -> Any:
@@ -217,22 +220,24 @@ TURN = WorkflowRequest("one", "execution", [HistoryEvent(eventId=1)], [HistoryEv
 
 
 @pytest.mark.parametrize(
-    "replay",
+    "answer",
     [
-        Replay([WorkflowAction(id=3)], "status", "v2", ("a", "b")),
-        Replay([]),
-        Replay([], custom_status=""),
-        Replay((), too_large="Payload size exceeded: far too many"),
+        WorkflowResponse(
+            actions=[WorkflowAction(id=3)],
+            customStatus=StringValue(value="status"),
+            version=WorkflowVersion(name="v2", patches=["a", "b"]),
+        ),
+        WorkflowResponse(),
+        WorkflowResponse(customStatus=StringValue()),
     ],
 )
-async def test_a_turn_and_its_answer_are_the_same_at_both_ends(replay: Replay) -> None:
-    behind = OneAnswer(replay)
+async def test_a_turn_and_its_answer_are_the_same_at_both_ends(answer: WorkflowResponse) -> None:
+    behind = OneAnswer(answer)
 
     got = await PeerWorker("there", Wire(behind)).run_workflow(TURN)
 
     asked: WorkflowRequest = behind.asked[0]
-    assert (list(got.actions), got.custom_status) == (list(replay.actions), replay.custom_status)
-    assert (got.version, tuple(got.patches), got.too_large) == (replay.version, replay.patches, replay.too_large)
+    assert got == answer
     assert (asked.instance_id, asked.execution_id, asked.propagated) == ("one", "execution", None)
     assert (list(asked.past_events), list(asked.new_events)) == (TURN.past_events, TURN.new_events)
 
@@ -240,12 +245,12 @@ async def test_a_turn_and_its_answer_are_the_same_at_both_ends(replay: Replay) -
 @pytest.mark.parametrize(
     "outcome",
     [
-        ActivityOutcome("1"),
-        ActivityOutcome(),
-        ActivityOutcome(failure=TaskFailureDetails(errorType="E", errorMessage="why")),
+        ActivityResponse(result=StringValue(value="1")),
+        ActivityResponse(),
+        ActivityResponse(failureDetails=TaskFailureDetails(errorType="E", errorMessage="why")),
     ],
 )
-async def test_an_activity_and_its_outcome_are_the_same_at_both_ends(outcome: ActivityOutcome) -> None:
+async def test_an_activity_and_its_outcome_are_the_same_at_both_ends(outcome: ActivityResponse) -> None:
     behind = OneAnswer(outcome)
     request = ActivityRequest(name="shout", taskId=3, workflowInstance=WorkflowInstance(instanceId="one"))
 
@@ -253,6 +258,13 @@ async def test_an_activity_and_its_outcome_are_the_same_at_both_ends(outcome: Ac
 
     assert got == outcome
     assert behind.asked == [request]
+
+
+async def test_a_turn_that_is_too_large_there_is_too_large_here() -> None:
+    behind = OneAnswer(TooLargeError("Payload size exceeded: far too many"))
+
+    with pytest.raises(TooLargeError, match="Payload size exceeded: far too many"):
+        await PeerWorker("there", Wire(behind)).run_workflow(TURN)
 
 
 async def test_work_that_was_lost_there_is_lost_here() -> None:

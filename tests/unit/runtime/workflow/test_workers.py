@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from everturn.dapr.sdk.protocol import ActivityRequest, Replay
+from everturn.dapr.sdk.protocol import ActivityRequest, ActivityResponse, WorkflowResponse
 from everturn.errors import TransientError
-from everturn.runtime.workflow.worker import ActivityOutcome, LocalWorker, WorkflowRequest
+from everturn.runtime.workflow.worker import LocalWorker, WorkflowRequest
 from tests.unit.runtime.workflow.rig import Rig, until
 
 
@@ -121,13 +121,13 @@ class LosingWorker(LocalWorker):
     lost_turns = 0
     lost_activities = 0
 
-    async def run_workflow(self, request: WorkflowRequest) -> Replay:
+    async def run_workflow(self, request: WorkflowRequest) -> WorkflowResponse:
         if self.lost_turns == 0:
             self.lost_turns = 1
             raise TransientError("the stream broke", kind="worker_lost")
         return await super().run_workflow(request)
 
-    async def run_activity(self, request: ActivityRequest) -> ActivityOutcome:
+    async def run_activity(self, request: ActivityRequest) -> ActivityResponse:
         if self.lost_activities == 0:
             self.lost_activities = 1
             raise TransientError("the stream broke", kind="worker_lost")
@@ -162,7 +162,7 @@ class StumblingWorker(LocalWorker):
 
     turns = 0
 
-    async def run_workflow(self, request: WorkflowRequest) -> Replay:
+    async def run_workflow(self, request: WorkflowRequest) -> WorkflowResponse:
         if request.instance_id == "bad":
             self.turns += 1
             if self.turns == 2:

@@ -135,14 +135,23 @@ class ItemResult:
     carried: Sequence[pb.HistoryEvent] = ()
 
 
-def advance(item: WorkItem, replay: pb.Replay) -> WorkItem | ItemResult:
-    """What follows from `replay`, the worker's answer to `item`: the next item if it continues as new, else the result.
+def advance(item: WorkItem, answer: pb.WorkflowResponse) -> WorkItem | ItemResult:
+    """What follows from the worker's `answer` to `item`: the next item if it continues as new, else the result.
 
     Raises ValueError if the answer makes no sense; then nothing has changed.
     """
-    decision = decide(item, replay)
+    decision = decide(item, answer)
     if decision.restart is not None and item.restarts < MAX_CONTINUE_AS_NEW:
         return item.restarted(decision, decision.restart)
+    return _result(item, decision)
+
+
+def hold(item: WorkItem, why: str) -> ItemResult:
+    """The result if `item` is too large to be sent to a worker; `why` says so."""
+    return _result(item, _stalled(item, pb.PAYLOAD_SIZE_EXCEEDED, why))
+
+
+def _result(item: WorkItem, decision: Decision) -> ItemResult:
     if item.replaced is None:
         return ItemResult(decision, item.execution_id)
     carried = item.new_events[1:] if decision.stalled else (decision.restart or [])[1:]
@@ -150,23 +159,23 @@ def advance(item: WorkItem, replay: pb.Replay) -> WorkItem | ItemResult:
     return ItemResult(decision, item.execution_id, restarted=True, carried=carried)
 
 
-def decide(item: WorkItem, replay: pb.Replay) -> Decision:
-    """What follows from `replay`, the worker's answer.
+def decide(item: WorkItem, answer: pb.WorkflowResponse) -> Decision:
+    """What follows from the worker's `answer`.
 
     Changes nothing but the first of the new events, which gets what is new of version and patches. Raises ValueError
     for an action that the protocol does not have, or an instance that was never started.
     """
-    stall = _stall(item.state, replay, item.at)
+    stall = _stall(item, answer)
     if stall is not None:
-        return Decision(appended=stall, stalled=True)
-    _record_version(item.state, item.new_events[0], replay)
+        return stall
+    _record_version(item.state, item.new_events[0], answer.version)
     draft = _Draft(item)
-    for action in replay.actions:
+    for action in answer.actions:
         kind = action.WhichOneof("workflowActionType")
         if kind not in APPLIERS:
             raise ValueError(f"instance {item.instance_id!r}: unknown action {kind!r}")
         APPLIERS[kind](draft, action)
-    draft.decision.custom_status = replay.custom_status
+    draft.decision.custom_status = answer.customStatus.value if answer.HasField("customStatus") else None
     return draft.decision
 
 
@@ -186,32 +195,34 @@ def _execution_of(new_events: Sequence[pb.HistoryEvent]) -> str:
     return ""
 
 
-def _record_version(state: InstanceState, workflow_started: pb.HistoryEvent, replay: pb.Replay) -> None:
-    patches = _new_patches(state.patches, replay.patches) if replay.patches else []
-    if replay.version or patches:
-        version = pb.WorkflowVersion(patches=patches, name=replay.version or None)
+def _record_version(state: InstanceState, workflow_started: pb.HistoryEvent, met: pb.WorkflowVersion) -> None:
+    patches = _new_patches(state.patches, met.patches)
+    if met.name or patches:
+        version = pb.WorkflowVersion(patches=patches, name=met.name or None)
         workflow_started.workflowStarted.version.CopyFrom(version)
 
 
-def _stall(state: InstanceState, replay: pb.Replay, at: pb.Timestamp) -> list[pb.HistoryEvent] | None:
-    """None if the answer counts; else the events to append: one, or none if the same stall is recorded already.
+def _stall(item: WorkItem, answer: pb.WorkflowResponse) -> Decision | None:
+    """None if the answer counts.
 
-    A workflow whose code no longer fits its history is held, not failed, until fitting code is back; one whose work
-    item is too large to be sent, until a worker takes it. The runtime decides patch stalls; a worker says by an action
-    that it does not have the version.
+    A workflow whose code no longer fits its history is held, not failed, until fitting code is back. The runtime
+    decides patch stalls; a worker says by an action that it does not have the version.
     """
-    if replay.too_large is not None:
-        reason, description = pb.PAYLOAD_SIZE_EXCEEDED, replay.too_large
-    elif any(action.HasField("workflowVersionNotAvailable") for action in replay.actions):
-        reason, description = pb.VERSION_NOT_AVAILABLE, f"Version not available: {state.version}"
-    elif list(replay.patches[: len(state.patches)]) != state.patches:
-        reason = pb.PATCH_MISMATCH
-        description = f"Patch mismatch: history has {state.patches}, the worker has {list(replay.patches)}"
-    else:
-        return None
-    if state.stalled and state.last_stall == description:
-        return []
-    return [event_at(at, executionStalled=pb.ExecutionStalledEvent(reason=reason, description=description))]
+    recorded, met = item.state.patches, list(answer.version.patches)
+    if any(action.HasField("workflowVersionNotAvailable") for action in answer.actions):
+        return _stalled(item, pb.VERSION_NOT_AVAILABLE, f"Version not available: {item.state.version}")
+    if met[: len(recorded)] != recorded:
+        mismatch = f"Patch mismatch: history has {recorded}, the worker has {met}"
+        return _stalled(item, pb.PATCH_MISMATCH, mismatch)
+    return None
+
+
+def _stalled(item: WorkItem, reason: "pb.StalledReason.ValueType", description: str) -> Decision:
+    """Held until a worker takes it. The same stall is recorded once."""
+    if item.state.stalled and item.state.last_stall == description:
+        return Decision(stalled=True)
+    stall = pb.ExecutionStalledEvent(reason=reason, description=description)
+    return Decision([event_at(item.at, executionStalled=stall)], stalled=True)
 
 
 def _new_patches(recorded: Sequence[str], met: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ wait was given up.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 from everturn.dapr.sdk import protocol as pb
 
@@ -28,6 +28,11 @@ class Status(IntEnum):
     PENDING = 6
     SUSPENDED = 7
     STALLED = 8
+
+    @property
+    def on_wire(self) -> "pb.OrchestrationStatus.ValueType":
+        """As protobuf messages take it."""
+        return cast("pb.OrchestrationStatus.ValueType", self)
 
 
 TERMINAL = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELED, Status.TERMINATED})
@@ -206,11 +211,11 @@ def instance_of(instance_id: str, execution_id: str) -> pb.WorkflowInstance:
     return pb.WorkflowInstance(instanceId=instance_id, executionId=pb.StringValue(value=execution_id))
 
 
-def scope_of(event: pb.HistoryEvent) -> int:
+def scope_of(event: pb.HistoryEvent) -> "pb.HistoryPropagationScope.ValueType":
     """The scope that a taskScheduled or childWorkflowInstanceCreated asks for; 0 is none."""
     if event.HasField("taskScheduled"):
-        return int(event.taskScheduled.historyPropagationScope)
-    return int(event.childWorkflowInstanceCreated.historyPropagationScope)
+        return event.taskScheduled.historyPropagationScope
+    return event.childWorkflowInstanceCreated.historyPropagationScope
 
 
 def seconds_of(timestamp: pb.Timestamp) -> float:
@@ -340,7 +345,7 @@ def propagate(
         rawEvents=[event.SerializeToString() for event in events],
     )
     made.chunks.append(chunk)
-    made.scope = pb.scope_value(scope)
+    made.scope = scope
     return made
 
 

@@ -21,7 +21,6 @@ from everturn.dapr.sdk.protocol import (
     TimerOriginExternalEvent,
     WorkflowStartedEvent,
     WorkflowVersion,
-    status_value,
 )
 from everturn.runtime.workflow.core.state import Status, event_at, instance_of, timestamp_of
 
@@ -85,7 +84,7 @@ def child_completed(task_id: int) -> HistoryEvent:
 
 
 def ended(status: Status = Status.COMPLETED) -> HistoryEvent:
-    return event(9, executionCompleted=ExecutionCompletedEvent(workflowStatus=status_value(status)))
+    return event(9, executionCompleted=ExecutionCompletedEvent(workflowStatus=status.on_wire))
 
 
 def suspended() -> HistoryEvent:

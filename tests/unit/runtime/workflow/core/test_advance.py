@@ -1,6 +1,6 @@
 from itertools import count
 
-from everturn.dapr.sdk.protocol import HistoryEvent, Replay, new_complete_workflow_action, status_value
+from everturn.dapr.sdk.protocol import HistoryEvent, WorkflowResponse, new_complete_workflow_action
 from everturn.runtime.workflow.core.decide import MAX_CONTINUE_AS_NEW, ItemResult, WorkItem, advance
 from everturn.runtime.workflow.core.state import Arrived, Status, accept, fold
 from tests.unit.runtime.workflow.core.events import completed, raised, scheduled, started, turn_started
@@ -16,11 +16,11 @@ def taken(history: list[HistoryEvent], arrived: HistoryEvent, restarts: int) -> 
     while isinstance(item, WorkItem):
         executions.append(item.execution_id)
         status = Status.CONTINUED_AS_NEW if len(executions) <= restarts else Status.COMPLETED
-        action = new_complete_workflow_action(1, status_value(status), "1")
+        action = new_complete_workflow_action(1, status.on_wire, "1")
         if status is Status.CONTINUED_AS_NEW:
             carried = [event for event in item.new_events if event.HasField("eventRaised")]
             action.completeWorkflow.carryoverEvents.extend(carried)
-        item = advance(item, Replay([action]))
+        item = advance(item, WorkflowResponse(actions=[action]))
     return item, executions
 
 

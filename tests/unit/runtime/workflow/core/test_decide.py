@@ -7,15 +7,15 @@ from everturn.dapr.sdk.protocol import (
     CreateTimerAction,
     HistoryEvent,
     ParentInstanceInfo,
-    Replay,
     ScheduleTaskAction,
     StringValue,
     TaskRouter,
     TimerOriginExternalEvent,
     Timestamp,
     WorkflowAction,
+    WorkflowResponse,
+    WorkflowVersion,
     new_complete_workflow_action,
-    status_value,
 )
 from everturn.runtime.workflow.core.decide import ArmedTimer, Decision, WorkItem, decide
 from everturn.runtime.workflow.core.state import (
@@ -52,11 +52,11 @@ def item_of(history: list[HistoryEvent], *arrived: HistoryEvent) -> WorkItem:
 
 
 def decided(history: list[HistoryEvent], arrived: list[HistoryEvent], *actions: WorkflowAction) -> Decision:
-    return decide(item_of(history, *arrived), Replay(actions))
+    return decide(item_of(history, *arrived), WorkflowResponse(actions=actions))
 
 
 def end(status: Status, result: str | None = None, action_id: int = 9) -> WorkflowAction:
-    action: WorkflowAction = new_complete_workflow_action(action_id, status_value(status), result)
+    action: WorkflowAction = new_complete_workflow_action(action_id, status.on_wire, result)
     return action
 
 
@@ -184,7 +184,7 @@ def test_only_a_recursive_termination_reaches_open_children(recurse: bool, reach
 def test_version_and_new_patches_are_written_into_the_turn() -> None:
     turn = item_of([turn_started("a"), started()], raised("go"))
 
-    decision = decide(turn, Replay([], version="v1", patches=("a", "b", "b")))
+    decision = decide(turn, WorkflowResponse(version=WorkflowVersion(name="v1", patches=("a", "b", "b"))))
 
     version = decision.appended[0].workflowStarted.version
     assert (version.name, list(version.patches)) == ("v1", ["b", "b"])
@@ -192,8 +192,9 @@ def test_version_and_new_patches_are_written_into_the_turn() -> None:
 
 def test_a_worker_without_a_recorded_patch_stalls_the_instance() -> None:
     turn = item_of([turn_started("a", "b"), started()], raised("go"))
+    answer = WorkflowResponse(actions=[end(Status.COMPLETED)], version=WorkflowVersion(patches=["b"]))
 
-    decision = decide(turn, Replay([end(Status.COMPLETED)], patches=("b",)))
+    decision = decide(turn, answer)
 
     assert decision.stalled
     assert [event.WhichOneof("eventType") for event in decision.appended] == ["executionStalled"]
@@ -201,10 +202,10 @@ def test_a_worker_without_a_recorded_patch_stalls_the_instance() -> None:
 
 def test_the_same_stall_is_recorded_once() -> None:
     turn = item_of([turn_started("a"), started()], raised("go"))
-    stall = decide(turn, Replay([])).appended
+    stall = decide(turn, WorkflowResponse()).appended
     again = item_of([turn_started("a"), started(), *stall], raised("go"))
 
-    decision = decide(again, Replay([]))
+    decision = decide(again, WorkflowResponse())
 
     assert decision.stalled
     assert decision.appended == []
@@ -224,6 +225,6 @@ def test_deciding_changes_nothing_of_the_state() -> None:
     history = [turn_started(), started(), scheduled(1), timer(2, 3_000.0, "go")]
     turn = item_of(history, completed(1), raised("go"))
 
-    decide(turn, Replay([end(Status.COMPLETED)]))
+    decide(turn, WorkflowResponse(actions=[end(Status.COMPLETED)]))
 
     assert (list(turn.state.tasks), list(turn.state.timers), turn.state.status) == ([1], [2], Status.RUNNING)
