@@ -59,7 +59,7 @@ class Instance:
     """An instance in memory. `history` and `state` are what is on disk, never more.
 
     `on_disk` is False until its row is committed; `replaces` is the key of an ended instance of the same id, to be
-    removed by that commit. `busy` while a work item of it is under way: there is never a second one. `released`: a
+    removed by that commit. `quiet` unless a work item of it is under way: there is never a second one. `released`: a
     worker has come since it stalled, so that it may be tried again. `failures`: commits in a row that failed.
     """
 
@@ -69,18 +69,22 @@ class Instance:
     inbox: deque[Arrived] = field(default_factory=deque)
     on_disk: bool = True
     replaces: int | None = None
-    busy: bool = False
     gone: bool = False
     released: bool = False
     failures: int = 0
     size: int = 0
     loaded_rows: set[int] = field(default_factory=set)
-    quiet: "list[asyncio.Future[None]]" = field(default_factory=list)
+    quiet: asyncio.Event = field(default_factory=asyncio.Event)
     id: InstanceId = field(init=False)
     key: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.id, self.key = (self.row.app_id, self.row.instance_id), self.row.key
+        self.quiet.set()
+
+    @property
+    def busy(self) -> bool:
+        return not self.quiet.is_set()
 
     @property
     def status(self) -> Status:
@@ -181,38 +185,31 @@ class Watchers:
     """Callers that wait until a condition holds for an instance, whether it exists yet or not."""
 
     def __init__(self) -> None:
-        self._waiting: dict[InstanceId, list[tuple[Condition, asyncio.Future[Instance]]]] = {}
+        self._waiting: dict[InstanceId, dict[asyncio.Future[Instance], Condition]] = {}
 
     async def until(self, instance_id: InstanceId, condition: Condition) -> Instance:
         """The instance once `condition` holds for it after one of its commits."""
         future: asyncio.Future[Instance] = asyncio.get_running_loop().create_future()
-        entry = (condition, future)
-        self._waiting.setdefault(instance_id, []).append(entry)
+        waiting = self._waiting.setdefault(instance_id, {})
+        waiting[future] = condition
         try:
             return await future
         finally:
-            self._drop(instance_id, entry)
+            del waiting[future]
+            if not waiting:
+                del self._waiting[instance_id]
 
     def notice(self, instance: Instance) -> None:
         """A commit of the instance was made."""
-        waiting = self._waiting.get(instance.id)
-        if waiting is not None:
-            for condition, future in waiting:
-                if not future.done() and condition(instance):
-                    future.set_result(instance)
+        for future, condition in self._waiting.get(instance.id, {}).items():
+            if not future.done() and condition(instance):
+                future.set_result(instance)
 
     def fail_all(self, error: Exception) -> None:
-        for waiting in list(self._waiting.values()):
-            for _, future in waiting:
+        for waiting in self._waiting.values():
+            for future in waiting:
                 if not future.done():
                     future.set_exception(error)
-
-    def _drop(self, instance_id: InstanceId, entry: "tuple[Condition, asyncio.Future[Instance]]") -> None:
-        waiting = self._waiting.get(instance_id)
-        if waiting is not None and entry in waiting:
-            waiting.remove(entry)
-            if not waiting:
-                del self._waiting[instance_id]
 
 
 class InboxMessage(NamedTuple):
@@ -221,13 +218,6 @@ class InboxMessage(NamedTuple):
     to: InstanceId
     key: int
     arrived: Arrived
-
-
-class InboxWrite(NamedTuple):
-    """Rows that keep events in the inbox, and the number that each event has there once they are committed."""
-
-    rows: RowChanges
-    numbers: Sequence[tuple[Arrived, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,12 +274,12 @@ class CommitBuilder:
             self._rows, row, result, size, held, self._numbers, self._messages, self._started, self._later
         )
 
-    def keep(self, items: Iterable[Arrived]) -> InboxWrite:
-        """What keeps `items` for later, and creates the instance if it is not on disk."""
+    def keep(self, items: Iterable[Arrived]) -> tuple[RowChanges, Sequence[tuple[Arrived, int]]]:
+        """What keeps `items` in the inbox, and creates the instance if it is not on disk; their numbers there."""
         if not self._instance.on_disk:
             self._insert(self._instance, self._instance.row)
         self._number(items)
-        return InboxWrite(self._rows, self._numbers)
+        return self._rows, self._numbers
 
     def _change_instance(self, row: InstanceRow, result: ItemResult, blob: bytes) -> None:
         instance = self._instance

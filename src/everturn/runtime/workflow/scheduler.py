@@ -103,7 +103,7 @@ class Scheduler:
 
     async def _start_later(self, instance: Instance, message: StartInstance, start_at: float) -> None:
         timer = TimerRow(instance.key, START_TIMER_ID, start_at, "")
-        rows = self._commit_of(instance).keep([Arrived(message.event)]).rows
+        rows, _ = self._commit_of(instance).keep([Arrived(message.event)])
         rows.timers.append(timer)
         try:
             await self.store.commit(rows)
@@ -162,7 +162,7 @@ class Scheduler:
             raise ConflictError(f"workflow '{instance_id}' has already been created")
         message = StartInstance(app_id, instance_id, fork.start)
         instance = new_instance(self.store, message, self.clock.now(), None)
-        instance.busy = True
+        instance.quiet.clear()
         self.instances.add(instance)
         try:
             await self._settle(instance, fork.result, ())
@@ -183,9 +183,7 @@ class Scheduler:
     async def quiet(self, instance: Instance) -> None:
         """Return when no work item of the instance is under way."""
         while instance.busy:
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            instance.quiet.append(future)
-            await future
+            await instance.quiet.wait()
 
     def spawn(self, work: Coroutine[object, object, None]) -> None:
         """Do `work` in a task of its own; `finish` waits for it."""
@@ -250,7 +248,7 @@ class Scheduler:
     def _take_up(self, instance: Instance) -> bool:
         if instance.busy or instance.gone or not instance.inbox:
             return False
-        instance.busy = True
+        instance.quiet.clear()
         self.instances.use(instance)
         return True
 
@@ -270,11 +268,7 @@ class Scheduler:
 
     def _release(self, instance: Instance) -> None:
         """No work item of the instance is under way any more."""
-        instance.busy = False
-        for future in instance.quiet:
-            if not future.done():
-                future.set_result(None)
-        instance.quiet.clear()
+        instance.quiet.set()
         if instance.on_disk and all(item.row is not None for item in instance.inbox):
             self.instances.rest(instance)
 
@@ -380,10 +374,10 @@ class Scheduler:
     async def _keep(self, instance: Instance, items: list[Arrived]) -> None:
         if self._workers.find(instance.row.app_id) is None and not self.stopping:
             log.warning("workflow_waits_for_app", extra=_ids(instance))
-        kept = self._commit_of(instance).keep(items)
-        if kept.rows.inbox or kept.rows.instances:
-            await self.store.commit(kept.rows)
-        for item, n in kept.numbers:
+        rows, numbers = self._commit_of(instance).keep(items)
+        if rows.inbox or rows.instances:
+            await self.store.commit(rows)
+        for item, n in numbers:
             item.row = n
         instance.on_disk, instance.replaces = True, None
         instance.inbox.extendleft(reversed(items))
