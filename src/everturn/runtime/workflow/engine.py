@@ -11,13 +11,11 @@ from dapr.ext.workflow.aio import DaprWorkflowClient
 from everturn.errors import TransientError
 from everturn.runtime.clock import Clock, SystemClock
 from everturn.runtime.database.database import Database
-from everturn.runtime.workflow.core.decide import ScheduledActivity
-from everturn.runtime.workflow.core.state import scope_of
 from everturn.runtime.workflow.rpc import Hub, RpcFault
 from everturn.runtime.workflow.scheduler import Scheduler
-from everturn.runtime.workflow.store import PendingActivity, WorkflowStore, events_of
+from everturn.runtime.workflow.store import WorkflowStore
 from everturn.runtime.workflow.task_hub import TaskHub, in_process_client
-from everturn.runtime.workflow.worker import ActivityTask, LocalWorker, Worker, Workers
+from everturn.runtime.workflow.worker import LocalWorker, Worker, Workers
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +55,8 @@ class WorkflowEngine:
         self.resumed = 0
         self.resumed_by_name: dict[str, int] = {}
 
-    async def start(self) -> int:
-        """Recover what is unfinished: timers now, work as soon as its app has a worker. Returns `resumed`.
+    async def start(self) -> None:
+        """Recover what is unfinished: timers now, work as soon as its app has a worker.
 
         Raises TransientError if the database cannot be read or written.
         """
@@ -66,12 +64,11 @@ class WorkflowEngine:
         self._store.recover_counters()
         self.resumed_by_name = self._store.unfinished()
         self.resumed = sum(self.resumed_by_name.values())
-        for pending in self._store.timers():
-            self._scheduler.timers.arm((pending.app_id, pending.instance_id), pending.row)
+        for owner, timer in self._store.timers():
+            self._scheduler.timers.arm(owner, timer)
         self._started = True
         for app_id in self._workers.own:
-            self._scheduler.spawn(self._recover(app_id))
-        return self.resumed
+            self.wake(app_id)
 
     def register(self, app_id: str, worker: WorkflowRuntime | Worker) -> None:
         """Run the app's workflows and activities with `worker`. Raises ValueError if the app has one already.
@@ -81,8 +78,7 @@ class WorkflowEngine:
         if app_id in self._workers.own:
             raise ValueError(f"app {app_id!r} has a worker already")
         self._workers.own[app_id] = LocalWorker(worker) if isinstance(worker, WorkflowRuntime) else worker
-        if self._started:
-            self._scheduler.spawn(self._recover(app_id))
+        self.wake(app_id)
 
     def wake(self, app_id: str) -> None:
         """Give the app's worker what waits on disk for it: one has come, or code that may fit a stalled workflow."""
@@ -156,8 +152,8 @@ class WorkflowEngine:
                 await self._wake_all(app_id)
                 for page in self._store.pending_activities(app_id):
                     # No await between the reading of a page and its dispatch: an activity could end in between.
-                    for pending in page:
-                        self._dispatch(pending)
+                    for task in page:
+                        self._scheduler.dispatch(task)
                     await self._room()
             except TransientError as error:
                 log.warning("recovery_delayed", extra={"app_id": app_id, "kind": error.kind})
@@ -184,15 +180,3 @@ class WorkflowEngine:
                 self._scheduler.wake(instance)
             if count % _WAKE_BATCH == 0:
                 await self._room()
-
-    def _dispatch(self, pending: PendingActivity) -> None:
-        row = pending.row
-        for event in events_of(pending.events):
-            if event.eventId == row.task_id and event.HasField("taskScheduled"):
-                owner = (pending.app_id, pending.instance_id)
-                if scope_of(event) and (instance := self._scheduler.instances.get(*owner)) is not None:
-                    activity = ScheduledActivity(row.task_id, row.app_id, event)
-                    self._scheduler.run_activity(instance, activity, row.execution_id)
-                else:
-                    self._scheduler.dispatch(ActivityTask(owner, row.key, row.execution_id, row.app_id, event))
-                return

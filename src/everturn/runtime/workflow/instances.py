@@ -29,14 +29,13 @@ from everturn.runtime.workflow.core.state import (
 from everturn.runtime.workflow.store import (
     START_TIMER_ID,
     ActivityRow,
+    InstanceId,
     InstanceRow,
     RowChanges,
     TimerRow,
     WorkflowStore,
     encode_events,
 )
-
-InstanceId = tuple[str, str]
 
 # What the instances that wait for something may take in memory, and how many of those may wait for an activity.
 _MAX_IDLE_BYTES = 8 * 1024 * 1024

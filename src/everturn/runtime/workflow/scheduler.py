@@ -8,11 +8,12 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Coroutine, Sequence
+from dataclasses import replace
 
 from everturn.dapr.sdk import protocol as pb
 from everturn.errors import ConflictError, TerminalError, TransientError
 from everturn.runtime.clock import Clock
-from everturn.runtime.workflow.core.decide import ItemResult, ScheduledActivity, WorkItem, advance, hold
+from everturn.runtime.workflow.core.decide import ItemResult, WorkItem, advance, hold
 from everturn.runtime.workflow.core.fork import Fork
 from everturn.runtime.workflow.core.state import (
     Arrived,
@@ -31,18 +32,23 @@ from everturn.runtime.workflow.instances import (
     CommitPlan,
     InboxMessage,
     Instance,
-    InstanceId,
     Instances,
     Submitted,
     Watchers,
     already_exists,
     new_instance,
 )
-from everturn.runtime.workflow.store import START_TIMER_ID, RowChanges, TimerRow, WorkflowStore
+from everturn.runtime.workflow.store import (
+    START_TIMER_ID,
+    ActivityTask,
+    InstanceId,
+    RowChanges,
+    TimerRow,
+    WorkflowStore,
+)
 from everturn.runtime.workflow.timers import Timers
 from everturn.runtime.workflow.worker import (
     Activities,
-    ActivityTask,
     TooLargeError,
     Worker,
     Workers,
@@ -201,17 +207,14 @@ class Scheduler:
             if left:
                 await asyncio.wait(left)
 
-    def run_activity(self, owner: Instance, activity: ScheduledActivity, execution_id: str) -> None:
-        """Start an activity if its app has a worker; else it waits on disk for one."""
-        propagated = None
-        if scope_of(activity.event):
-            propagated = propagate(owner.id, owner.history, activity.event, owner.row.propagated)
-        self.dispatch(ActivityTask(owner.id, owner.key, execution_id, activity.app_id, activity.event, propagated))
-
     def dispatch(self, task: ActivityTask) -> None:
-        """Start an activity that waited on disk, as `run_activity` does."""
-        if not self.stopping:
-            self.activities.run(task)
+        """Start an activity if its app has a worker; else it waits on disk for one."""
+        if self.stopping:
+            return
+        if scope_of(task.scheduled) and (owner := self.instances.get(*task.owner)) is not None:
+            propagated = propagate(owner.id, owner.history, task.scheduled, owner.row.propagated)
+            task = replace(task, propagated=propagated)
+        self.activities.run(task)
 
     # From item to item
 
@@ -346,8 +349,9 @@ class Scheduler:
         for arrived, n in plan.numbers:
             arrived.row = n
         self._set_timers(instance, plan)
+        execution_id = plan.result.execution_id
         for activity in decision.activities:
-            self.run_activity(instance, activity, plan.result.execution_id)
+            self.dispatch(ActivityTask(instance.id, instance.key, execution_id, activity.app_id, activity.event))
         for message in plan.messages:
             self._deliver(message, instance)
 

@@ -15,6 +15,10 @@ from everturn.runtime.workflow.core.state import Arrived, Status
 START_TIMER_ID = -1
 
 
+# App id and instance id.
+InstanceId = tuple[str, str]
+
+
 class InstanceRow(NamedTuple):
     key: int
     app_id: str
@@ -45,19 +49,16 @@ class TimerRow(NamedTuple):
     execution_id: str
 
 
-class PendingTimer(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class ActivityTask:
+    """An activity to run at `app_id`: whose it is, and its taskScheduled."""
+
+    owner: InstanceId
+    key: int
+    execution_id: str
     app_id: str
-    instance_id: str
-    row: TimerRow
-
-
-class PendingActivity(NamedTuple):
-    """A pending activity of recovery: whose it is, and the history row that has its taskScheduled."""
-
-    app_id: str
-    instance_id: str
-    row: ActivityRow
-    events: bytes
+    scheduled: pb.HistoryEvent
+    propagated: pb.PropagatedHistory | None = None
 
 
 @dataclass(slots=True)
@@ -161,19 +162,19 @@ class WorkflowStore:
         """Instances of the app that have events to take now, as (instance id, key); a later start is not due yet."""
         return [(instance_id, key) for instance_id, key in self._database.read(_WITH_INBOX, (app_id, START_TIMER_ID))]
 
-    def pending_activities(self, app_id: str) -> Iterator[list[PendingActivity]]:
+    def pending_activities(self, app_id: str) -> Iterator[list[ActivityTask]]:
         """Activities that `app_id` has to run, oldest first, page by page; each page is read when it is asked for."""
         after = (-1, -1)
         while rows := self._database.read(_PENDING_ACTIVITIES, (app_id, *after)):
             yield [
-                PendingActivity(owner, instance_id, ActivityRow(key, task_id, n, app_id, execution_id), events)
-                for key, task_id, n, execution_id, owner, instance_id, events in rows
+                ActivityTask((owner, instance_id), key, execution_id, app_id, _scheduled_in(events, task_id))
+                for key, task_id, execution_id, owner, instance_id, events in rows
             ]
             after = (rows[-1][0], rows[-1][1])
 
-    def timers(self) -> list[PendingTimer]:
+    def timers(self) -> list[tuple[InstanceId, TimerRow]]:
         return [
-            PendingTimer(app_id, instance_id, TimerRow(key, timer_id, fire_at, execution_id))
+            ((app_id, instance_id), TimerRow(key, timer_id, fire_at, execution_id))
             for app_id, instance_id, key, timer_id, fire_at, execution_id in self._database.read(_TIMERS)
         ]
 
@@ -199,6 +200,10 @@ def encode_events(events: Sequence[pb.HistoryEvent]) -> bytes:
 def events_of(blob: bytes) -> list[pb.HistoryEvent]:
     """The events of history rows, also of several that were joined: so protobuf defines repeated fields."""
     return list(pb.GetInstanceHistoryResponse.FromString(blob).events)
+
+
+def _scheduled_in(blob: bytes, task_id: int) -> pb.HistoryEvent:
+    return next(event for event in events_of(blob) if event.eventId == task_id and event.HasField("taskScheduled"))
 
 
 def _instance_row(row: tuple[object, ...]) -> InstanceRow:
@@ -247,7 +252,7 @@ _WITH_INBOX = """
     ORDER BY i.key
 """
 _PENDING_ACTIVITIES = """
-    SELECT a.key, a.task_id, a.n, a.execution_id, i.app_id, i.instance_id, h.events
+    SELECT a.key, a.task_id, a.execution_id, i.app_id, i.instance_id, h.events
     FROM workflow_activities AS a
     JOIN workflow_instances AS i ON i.key = a.key
     JOIN workflow_history AS h ON h.key = a.key AND h.n = a.n

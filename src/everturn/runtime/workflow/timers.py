@@ -5,8 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from everturn.runtime.clock import Alarm, Clock
-from everturn.runtime.workflow.instances import InstanceId
-from everturn.runtime.workflow.store import TimerRow
+from everturn.runtime.workflow.store import InstanceId, TimerRow
 
 # So many fire in one round of the loop; the rest in the next, so that a flood of due timers blocks nobody.
 _MAX_PER_ROUND = 100
@@ -16,18 +15,12 @@ _MAX_LITTER = 10_000
 _EXACTNESS_S = 1e-6
 
 Fire = Callable[[InstanceId, TimerRow], None]
-Key = tuple[int, int]
 
 
 class _Entry(NamedTuple):
     """A timer in a heap, by wall time or by elapsed time; `number` is its own, also among timers of the same ids."""
 
     at: float
-    number: int
-    key: Key
-
-
-class _Armed(NamedTuple):
     number: int
     owner: InstanceId
     timer: TimerRow
@@ -44,7 +37,8 @@ class Timers:
     def __init__(self, clock: Clock, fire: Fire) -> None:
         self._clock = clock
         self._fire = fire
-        self._armed: dict[Key, _Armed] = {}
+        # By key and timer id, the number under which it is armed.
+        self._armed: dict[tuple[int, int], int] = {}
         self._by_wall: list[_Entry] = []
         self._by_elapsed: list[_Entry] = []
         self._number = 0
@@ -56,11 +50,10 @@ class Timers:
 
     def arm(self, owner: InstanceId, timer: TimerRow) -> None:
         self._number += 1
-        key = (timer.key, timer.timer_id)
-        self._armed[key] = _Armed(self._number, owner, timer)
+        self._armed[timer.key, timer.timer_id] = self._number
         left_s = max(0.0, timer.fire_at - self._clock.now())
-        heapq.heappush(self._by_wall, _Entry(timer.fire_at, self._number, key))
-        heapq.heappush(self._by_elapsed, _Entry(self._clock.elapsed() + left_s, self._number, key))
+        heapq.heappush(self._by_wall, _Entry(timer.fire_at, self._number, owner, timer))
+        heapq.heappush(self._by_elapsed, _Entry(self._clock.elapsed() + left_s, self._number, owner, timer))
         self._set_alarm()
 
     def disarm(self, key: int, timer_id: int) -> None:
@@ -92,8 +85,7 @@ class Timers:
             self._alarm = self._clock.call_at(min(first[0].at, self._clock.now() + left_s), self._ring)
 
     def _is_armed(self, entry: _Entry) -> bool:
-        armed = self._armed.get(entry.key)
-        return armed is not None and armed.number == entry.number
+        return self._armed.get((entry.timer.key, entry.timer.timer_id)) == entry.number
 
     def _ring(self) -> None:
         self._alarm, self._alarm_for = None, None
@@ -107,5 +99,5 @@ class Timers:
                 return
             entry = heapq.heappop(heap)
             if self._is_armed(entry):
-                armed = self._armed.pop(entry.key)
-                self._fire(armed.owner, armed.timer)
+                del self._armed[entry.timer.key, entry.timer.timer_id]
+                self._fire(entry.owner, entry.timer)

@@ -19,7 +19,7 @@ from everturn.dapr.sdk.replay import Execution, Registered
 from everturn.errors import TerminalError, TransientError
 from everturn.runtime.clock import Clock
 from everturn.runtime.workflow.core.state import event_at, optional, timestamp_of
-from everturn.runtime.workflow.instances import InstanceId
+from everturn.runtime.workflow.store import ActivityTask
 
 log = logging.getLogger(__name__)
 
@@ -169,18 +169,6 @@ class LocalWorker:
 
 _FIRST_RETRY_S = 0.1
 _LAST_RETRY_S = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class ActivityTask:
-    """An activity to run at `app_id`: whose it is, and its taskScheduled."""
-
-    owner: InstanceId
-    key: int
-    execution_id: str
-    app_id: str
-    scheduled: pb.HistoryEvent
-    propagated: pb.PropagatedHistory | None = None
 
 
 Finish = Callable[[ActivityTask, pb.HistoryEvent], Awaitable[None]]
