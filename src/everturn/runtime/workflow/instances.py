@@ -298,7 +298,9 @@ class CommitBuilder:
         rows.closed_timers = [(key, timer_id) for timer_id in decision.closed_timers]
         if instance.state.start is None and instance.on_disk:
             rows.closed_timers.append((key, START_TIMER_ID))
-        rows.activities = [ActivityRow(key, task.task_id, n, task.app_id, execution_id) for task in decision.activities]
+        rows.activities = [
+            ActivityRow(key, task.event.eventId, n, task.app_id, execution_id) for task in decision.activities
+        ]
         rows.timers = [TimerRow(key, timer.timer_id, timer.fire_at, execution_id) for timer in decision.timers]
 
     def _send(self, message: Message, result: ItemResult) -> None:

@@ -14,7 +14,6 @@ from everturn.dapr.sdk import protocol as pb
 from everturn.errors import ConflictError, TerminalError, TransientError
 from everturn.runtime.clock import Clock
 from everturn.runtime.workflow.core.decide import ItemResult, WorkItem, advance, hold
-from everturn.runtime.workflow.core.fork import Fork
 from everturn.runtime.workflow.core.state import (
     Arrived,
     InstanceState,
@@ -159,19 +158,18 @@ class Scheduler:
                     children.append(child)
         return children
 
-    async def rerun(self, app_id: str, instance_id: str, fork: Fork) -> None:
+    async def rerun(self, message: StartInstance, forked: ItemResult) -> None:
         """Create an instance that begins with a forked history; it is on disk when this returns.
 
         Raises ConflictError if the id is in use, also by an ended instance, TransientError if the disk refuses.
         """
-        if self.instances.get(app_id, instance_id) is not None:
-            raise ConflictError(f"workflow '{instance_id}' has already been created")
-        message = StartInstance(app_id, instance_id, fork.start)
+        if self.instances.get(message.app_id, message.instance_id) is not None:
+            raise ConflictError(f"workflow '{message.instance_id}' has already been created")
         instance = new_instance(self.store, message, self.clock.now(), None)
         instance.quiet.clear()
         self.instances.add(instance)
         try:
-            await self._settle(instance, fork.result, ())
+            await self._settle(instance, forked, ())
         except BaseException:
             self.instances.forget(instance)
             raise

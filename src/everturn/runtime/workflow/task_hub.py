@@ -6,9 +6,10 @@ shells around `TaskHub.call`.
 
 import asyncio
 import uuid
-from collections.abc import Awaitable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import TypeVar, cast
+from typing import Any, cast
 
 import grpc
 from dapr.ext.workflow.aio import DaprWorkflowClient
@@ -18,7 +19,7 @@ from everturn.dapr.sdk import protocol as pb
 from everturn.dapr.sdk.replay import client_over
 from everturn.errors import ConflictError, TransientError
 from everturn.runtime.workflow import rpc
-from everturn.runtime.workflow.core.fork import ForkError, ForkRequest, fork_history
+from everturn.runtime.workflow.core.fork import ForkError, fork_history
 from everturn.runtime.workflow.core.state import (
     TERMINAL,
     StartInstance,
@@ -32,8 +33,12 @@ from everturn.runtime.workflow.core.state import (
 from everturn.runtime.workflow.instances import Condition, Instance
 from everturn.runtime.workflow.rpc import NO_SUCH_INSTANCE, RPCS, Hub, Req, Res, Rpc, RpcFault
 from everturn.runtime.workflow.scheduler import Scheduler, StillRunningError
+from everturn.runtime.workflow.store import InstanceId
 
-T = TypeVar("T")
+# What names an instance, and by its router the app that it is of.
+_OfInstance = (
+    pb.RaiseEventRequest | pb.TerminateRequest | pb.SuspendRequest | pb.ResumeRequest | pb.PurgeInstancesRequest
+)
 
 # A page if the client names no size.
 _PAGE_SIZE = 1024
@@ -50,11 +55,13 @@ class TaskHub:
 
     async def call(self, rpc: Rpc[Req, Res], request: Req) -> Res:
         """As `Hub` promises it; of a wait, once it is over."""
-        return cast(Res, await getattr(self, rpc.method)(request))
+        with _as_faults():
+            return cast(Res, await getattr(self, rpc.method)(request))
 
     def keeps(self, instance_id: str) -> bool:
         """Whether this runtime has an instance of the app with that id."""
-        return self._find(self.app_id, instance_id) is not None
+        with _as_faults():
+            return self._find(self.app_id, instance_id) is not None
 
     async def start_instance(self, request: pb.CreateInstanceRequest) -> pb.CreateInstanceResponse:
         """ALREADY_EXISTS if an instance of that id is active; an ended one is replaced."""
@@ -64,7 +71,7 @@ class TaskHub:
         if request.HasField("scheduledStartTimestamp"):
             start_at = seconds_of(request.scheduledStartTimestamp)
         event = self._execution_started(request, instance_id, app_id)
-        await _faults(self._scheduler.start(StartInstance(app_id, instance_id, event, start_at=start_at)))
+        await self._scheduler.start(StartInstance(app_id, instance_id, event, start_at=start_at))
         return pb.CreateInstanceResponse(instanceId=instance_id)
 
     async def get_instance(self, request: pb.GetInstanceRequest) -> pb.GetInstanceResponse:
@@ -82,34 +89,31 @@ class TaskHub:
     async def raise_event(self, request: pb.RaiseEventRequest) -> pb.RaiseEventResponse:
         """OK without effect on an ended instance."""
         raised = pb.EventRaisedEvent(name=request.name, input=optional(request, "input"))
-        instance = self._existing(self._app_of(request.router), request.instanceId, "")
-        await self._send(instance, event_at(self._now(), eventRaised=raised))
+        await self._send(self._existing(request), eventRaised=raised)
         return pb.RaiseEventResponse()
 
     async def terminate_instance(self, request: pb.TerminateRequest) -> pb.TerminateResponse:
         """Returns once the instance has ended."""
-        output = optional(request, "output")
-        terminated = pb.ExecutionTerminatedEvent(input=output, recurse=request.recursive)
-        app_id = self._app_of(request.router)
-        instance = self._existing(app_id, request.instanceId, "failed to terminate workflow: ")
-        await self._send(instance, event_at(self._now(), executionTerminated=terminated))
-        await self._until(instance, lambda reached: reached.ended)
+        terminated = pb.ExecutionTerminatedEvent(input=optional(request, "output"), recurse=request.recursive)
+        instance = self._existing(request, "failed to terminate workflow: ")
+        await self._send(instance, executionTerminated=terminated)
+        await self._until(instance.id, lambda reached: reached.ended, instance)
         return pb.TerminateResponse()
 
     async def suspend_instance(self, request: pb.SuspendRequest) -> pb.SuspendResponse:
         """Returns once the instance is suspended, or has ended."""
+        instance = self._existing(request)
         suspended = pb.ExecutionSuspendedEvent(input=optional(request, "reason"))
-        instance = self._existing(self._app_of(request.router), request.instanceId, "")
-        await self._send(instance, event_at(self._now(), executionSuspended=suspended))
-        await self._until(instance, lambda reached: reached.ended or reached.state.suspended)
+        await self._send(instance, executionSuspended=suspended)
+        await self._until(instance.id, lambda reached: reached.ended or reached.state.suspended, instance)
         return pb.SuspendResponse()
 
     async def resume_instance(self, request: pb.ResumeRequest) -> pb.ResumeResponse:
         """Returns once the instance is not suspended."""
+        instance = self._existing(request)
         resumed = pb.ExecutionResumedEvent(input=optional(request, "reason"))
-        instance = self._existing(self._app_of(request.router), request.instanceId, "")
-        await self._send(instance, event_at(self._now(), executionResumed=resumed))
-        await self._until(instance, lambda reached: reached.ended or not reached.state.suspended)
+        await self._send(instance, executionResumed=resumed)
+        await self._until(instance.id, lambda reached: reached.ended or not reached.state.suspended, instance)
         return pb.ResumeResponse()
 
     async def purge_instances(self, request: pb.PurgeInstancesRequest) -> pb.PurgeInstancesResponse:
@@ -118,23 +122,18 @@ class TaskHub:
         if request.HasField("purgeInstanceFilter"):
             ids = self._matching(app_id, request)
         else:
-            ids = [request.instanceId]
-            self._existing(app_id, request.instanceId, "failed to purge workflow: ")
+            ids = [self._existing(request, "failed to purge workflow: ").row.instance_id]
         count = 0
         for instance_id in ids:
             instance = self._find(app_id, instance_id)
             if instance is not None:
-                purge = self._scheduler.purge(instance, recursive=request.recursive, force=request.force)
-                count += await _faults(purge)
+                count += await self._scheduler.purge(instance, recursive=request.recursive, force=request.force)
         return pb.PurgeInstancesResponse(deletedInstanceCount=count, isComplete=pb.BoolValue(value=True))
 
     async def list_instance_ids(self, request: pb.ListInstanceIDsRequest) -> pb.ListInstanceIDsResponse:
         """In the order of ids; the token is the last id of the page."""
         size = request.pageSize or _PAGE_SIZE
-        try:
-            ids = self._scheduler.store.instance_ids(self.app_id, request.continuationToken, size + 1)
-        except TransientError as error:
-            raise rpc.unavailable(error.message) from error
+        ids = self._scheduler.store.instance_ids(self.app_id, request.continuationToken, size + 1)
         token = ids[size - 1] if len(ids) > size else None
         return pb.ListInstanceIDsResponse(instanceIds=ids[:size], continuationToken=token)
 
@@ -160,23 +159,8 @@ class TaskHub:
         if source.row.is_child:
             raise rpc.invalid_argument(f"'{source_id}': cannot rerun from child-workflows")
         new_id = request.newInstanceID if request.HasField("newInstanceID") else str(uuid.uuid4())
-        wanted = ForkRequest(
-            app_id,
-            source_id,
-            request.eventID,
-            new_id,
-            self._scheduler.new_id(),
-            self._scheduler.clock.now(),
-            request.overwriteInput,
-            optional(request, "input"),
-            optional(request, "newChildWorkflowInstanceID"),
-        )
-        try:
-            fork = fork_history(source.history, wanted, self._scheduler.new_id)
-        except ForkError as error:
-            make = rpc.not_found if error.kind == "not_found" else rpc.invalid_argument
-            raise make(error.message) from error
-        await _faults(self._scheduler.rerun(app_id, new_id, fork))
+        again = fork_history(source.history, request, (app_id, new_id), self._now(), self._scheduler.new_id)
+        await self._scheduler.rerun(*again)
         return pb.RerunWorkflowFromEventResponse(newInstanceID=new_id)
 
     def _execution_started(self, request: pb.CreateInstanceRequest, instance_id: str, app_id: str) -> pb.HistoryEvent:
@@ -199,33 +183,28 @@ class TaskHub:
         return timestamp_of(self._scheduler.clock.now())
 
     def _find(self, app_id: str, instance_id: str) -> Instance | None:
-        try:
-            return self._scheduler.instances.get(app_id, instance_id)
-        except TransientError as error:
-            raise rpc.unavailable(error.message) from error
+        return self._scheduler.instances.get(app_id, instance_id)
 
-    def _existing(self, app_id: str, instance_id: str, prefix: str) -> Instance:
-        instance = self._find(app_id, instance_id)
+    def _existing(self, request: _OfInstance, prefix: str = "") -> Instance:
+        instance = self._find(self._app_of(request.router), request.instanceId)
         if instance is None:
             raise rpc.unknown(prefix + NO_SUCH_INSTANCE)
         return instance
 
-    async def _send(self, instance: Instance, event: pb.HistoryEvent) -> None:
+    async def _send(self, instance: Instance, **payload: Any) -> None:
         if instance.status is Status.STALLED and not instance.released:
             raise rpc.unknown("actor is stalled")
         if not instance.ended:
-            await _faults(self._scheduler.submit(instance, event))
+            await self._scheduler.submit(instance, event_at(self._now(), **payload))
 
-    async def _until(self, instance: Instance, condition: Condition) -> Instance:
-        if condition(instance):
-            return instance
-        return await self._scheduler.watchers.until(instance.id, condition)
+    async def _until(self, instance_id: InstanceId, condition: Condition, now: Instance | None) -> Instance:
+        if now is not None and condition(now):
+            return now
+        return await self._scheduler.watchers.until(instance_id, condition)
 
     async def _wait(self, request: pb.GetInstanceRequest, condition: Condition) -> pb.GetInstanceResponse:
-        app_id = self._app_of(request.router)
-        instance = self._find(app_id, request.instanceId)
-        if instance is None or not condition(instance):
-            instance = await self._scheduler.watchers.until((app_id, request.instanceId), condition)
+        instance_id = (self._app_of(request.router), request.instanceId)
+        instance = await self._until(instance_id, condition, self._find(*instance_id))
         return _response_of(instance, with_payloads=request.getInputsAndOutputs)
 
     def _matching(self, app_id: str, request: pb.PurgeInstancesRequest) -> list[str]:
@@ -233,20 +212,21 @@ class TaskHub:
         start = seconds_of(wanted.createdTimeFrom) if wanted.HasField("createdTimeFrom") else 0.0
         end = seconds_of(wanted.createdTimeTo) if wanted.HasField("createdTimeTo") else float("inf")
         statuses = {Status(status) for status in wanted.runtimeStatus} & TERMINAL if wanted.runtimeStatus else TERMINAL
-        try:
-            return self._scheduler.store.created_between(app_id, start, end, statuses)
-        except TransientError as error:
-            raise rpc.unavailable(error.message) from error
+        return self._scheduler.store.created_between(app_id, start, end, statuses)
 
 
-async def _faults(call: Awaitable[T]) -> T:
-    """The call's result; its errors as the hub's clients know them."""
+@contextmanager
+def _as_faults() -> Iterator[None]:
+    """What fails inside fails as the hub's clients know it."""
     try:
-        return await call
+        yield
     except ConflictError as error:
         raise RpcFault(grpc.StatusCode.ALREADY_EXISTS, error.message) from error
     except StillRunningError as error:
         raise rpc.unknown(error.message) from error
+    except ForkError as error:
+        make = rpc.not_found if error.kind == "not_found" else rpc.invalid_argument
+        raise make(error.message) from error
     except TransientError as error:
         raise rpc.unavailable(error.message) from error
 
@@ -258,40 +238,29 @@ def _response_of(instance: Instance | None, *, with_payloads: bool) -> pb.GetIns
     """
     if instance is None:
         return pb.GetInstanceResponse(exists=False)
-    state = instance.state
+    state, nothing = instance.state, pb.HistoryEvent()
+    start = (state.start or nothing).executionStarted
+    completed = (state.completed or nothing).executionCompleted
     seen = pb.WorkflowState(
         instanceId=instance.row.instance_id,
+        executionId=pb.StringValue(value=state.execution_id) if state.start is not None else None,
+        name=start.name,
+        version=pb.StringValue(value=state.version) if state.version else None,
         workflowStatus=instance.status.on_wire,
         createdTimestamp=state.created_at or pb.Timestamp(seconds=_YEAR_ONE_S),
+        startedAt=state.started_at,
         lastUpdatedTimestamp=state.updated_at or pb.Timestamp(seconds=_YEAR_ONE_S),
+        failureDetails=optional(completed, "failureDetails"),
     )
-    _fill_start(seen, instance)
-    if state.version:
-        seen.version.value = state.version
-    if state.completed is not None and state.completed.executionCompleted.HasField("failureDetails"):
-        seen.failureDetails.CopyFrom(state.completed.executionCompleted.failureDetails)
     if with_payloads:
-        _fill_payloads(seen, instance)
+        status = instance.row.custom_status
+        payloads = pb.WorkflowState(
+            input=optional(start, "input"),
+            output=optional(completed, "result"),
+            customStatus=None if status is None else pb.StringValue(value=status),
+        )
+        seen.MergeFrom(payloads)
     return pb.GetInstanceResponse(exists=True, workflowState=seen)
-
-
-def _fill_start(seen: pb.WorkflowState, instance: Instance) -> None:
-    state = instance.state
-    if state.start is not None:
-        seen.name = state.start.executionStarted.name
-        seen.executionId.value = state.execution_id
-    if state.started_at is not None:
-        seen.startedAt.CopyFrom(state.started_at)
-
-
-def _fill_payloads(seen: pb.WorkflowState, instance: Instance) -> None:
-    state = instance.state
-    if state.start is not None and state.start.executionStarted.HasField("input"):
-        seen.input.CopyFrom(state.start.executionStarted.input)
-    if state.completed is not None and state.completed.executionCompleted.HasField("result"):
-        seen.output.CopyFrom(state.completed.executionCompleted.result)
-    if instance.row.custom_status is not None:
-        seen.customStatus.CopyFrom(pb.StringValue(value=instance.row.custom_status))
 
 
 def in_process_client(hub: Hub) -> DaprWorkflowClient:

@@ -30,6 +30,7 @@ from everturn.runtime.workflow.core.state import (
     instance_of,
     optional,
     seconds_of,
+    start_in,
     timestamp_of,
 )
 
@@ -43,7 +44,6 @@ _OUTLIVE_RESTART = frozenset({"executionTerminated", "executionSuspended"})
 class ScheduledActivity:
     """An activity to be run by `app_id`; `event` is its taskScheduled, with input and ids."""
 
-    task_id: int
     app_id: str
     event: pb.HistoryEvent
 
@@ -180,19 +180,15 @@ def decide(item: WorkItem, answer: pb.WorkflowResponse) -> Decision:
 
 
 def _start_of(item: WorkItem) -> pb.HistoryEvent:
-    if item.state.start is not None:
-        return item.state.start
-    for event in item.new_events:
-        if event.HasField("executionStarted"):
-            return event
-    raise ValueError(f"instance {item.instance_id!r} has no start event")
+    start = item.state.start or start_in(item.new_events)
+    if start is None:
+        raise ValueError(f"instance {item.instance_id!r} has no start event")
+    return start
 
 
 def _execution_of(new_events: Sequence[pb.HistoryEvent]) -> str:
-    for event in new_events:
-        if event.HasField("executionStarted"):
-            return str(event.executionStarted.workflowInstance.executionId.value)
-    return ""
+    start = start_in(new_events)
+    return "" if start is None else start.executionStarted.workflowInstance.executionId.value
 
 
 def _record_version(state: InstanceState, workflow_started: pb.HistoryEvent, met: pb.WorkflowVersion) -> None:
@@ -288,7 +284,7 @@ def _schedule_task(draft: _Draft, action: pb.WorkflowAction) -> None:
     if task.HasField("historyPropagationScope"):
         scheduled.historyPropagationScope = task.historyPropagationScope
     event = draft.append(action, taskScheduled=scheduled)
-    draft.decision.activities.append(ScheduledActivity(action.id, draft.target_of(action), event))
+    draft.decision.activities.append(ScheduledActivity(draft.target_of(action), event))
 
 
 def _create_timer(draft: _Draft, action: pb.WorkflowAction) -> None:

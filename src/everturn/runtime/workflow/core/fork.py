@@ -5,19 +5,18 @@ done again; the event itself too, with another input if asked.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from everturn.dapr.sdk import protocol as pb
 from everturn.errors import TerminalError
 from everturn.runtime.workflow.core.decide import ArmedTimer, Decision, ItemResult, ScheduledActivity
 from everturn.runtime.workflow.core.state import (
-    NEVER_S,
+    OPENINGS,
     Sender,
+    StartInstance,
     child_start,
     fold,
     instance_of,
-    seconds_of,
-    timestamp_of,
+    start_in,
 )
 
 
@@ -25,101 +24,84 @@ class ForkError(TerminalError):
     """The history cannot be forked as asked. `kind` is `not_found` or `invalid`."""
 
 
-@dataclass(frozen=True, slots=True)
-class ForkRequest:
-    """What to fork. `input` counts only with `overwrite_input`; `child_id` is for a child that is run again."""
+def fork_history(
+    history: Sequence[pb.HistoryEvent],
+    request: pb.RerunWorkflowFromEventRequest,
+    owner: tuple[str, str],
+    at: pb.Timestamp,
+    make_id: Callable[[], str],
+) -> tuple[StartInstance, ItemResult]:
+    """Fork `history` before the event that the request names: the start of `owner` (app id, instance id), and the step
+    that creates it.
 
-    app_id: str
-    source_id: str
-    event_id: int
-    new_id: str
-    execution_id: str
-    now: float
-    overwrite_input: bool = False
-    input: pb.StringValue | None = None
-    child_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Fork:
-    """The beginning of the new instance: its executionStarted, and the step that creates it."""
-
-    start: pb.HistoryEvent
-    result: ItemResult
-
-
-_RERUNNABLE = frozenset({"taskScheduled", "timerCreated", "childWorkflowInstanceCreated"})
-
-
-def fork_history(history: Sequence[pb.HistoryEvent], request: ForkRequest, make_id: Callable[[], str]) -> Fork:
-    """Fork `history` before the event that the request names. Raises ForkError."""
+    Raises ForkError.
+    """
     forked: list[pb.HistoryEvent] = []
     for event in history:
         copy = pb.HistoryEvent()
         copy.CopyFrom(event)
-        if event.eventId == request.event_id and event.WhichOneof("eventType") != "executionCompleted":
+        if event.eventId == request.eventID and event.WhichOneof("eventType") != "executionCompleted":
             forked.append(_target(copy, request))
-            return _begin(forked, request, make_id)
+            break
         if not event.HasField("executionStalled"):
             forked.append(copy)
-    raise ForkError(f"does not have history event with ID '{request.event_id}'", kind="not_found")
+    else:
+        raise ForkError(f"does not have history event with ID '{request.eventID}'", kind="not_found")
+    start = start_in(forked)
+    if start is None:
+        raise ForkError(f"workflow '{request.sourceInstanceID}' has no start event", kind="not_found")
+    execution_id = make_id()
+    start.executionStarted.workflowInstance.CopyFrom(instance_of(owner[1], execution_id))
+    sender = Sender(*owner, execution_id, start.executionStarted.name, at)
+    return StartInstance(*owner, start), ItemResult(_decision(forked, request, sender, make_id), execution_id)
 
 
-def _target(event: pb.HistoryEvent, request: ForkRequest) -> pb.HistoryEvent:
-    kind = event.WhichOneof("eventType")
-    if kind not in _RERUNNABLE:
-        raise ForkError(
-            f"target event '{kind}' with ID '{request.event_id}' is not an event that can be rerun", kind="not_found"
-        )
-    if request.child_id is not None and kind != "childWorkflowInstanceCreated":
-        raise ForkError(f"event '{request.event_id}' is not the creation of a child workflow", kind="invalid")
-    if request.overwrite_input:
-        _overwrite_input(event, request)
+def _target(event: pb.HistoryEvent, request: pb.RerunWorkflowFromEventRequest) -> pb.HistoryEvent:
+    kind, number = event.WhichOneof("eventType"), request.eventID
+    if kind not in OPENINGS:
+        raise ForkError(f"target event '{kind}' with ID '{number}' is not an event that can be rerun", kind="not_found")
+    if request.HasField("newChildWorkflowInstanceID") and kind != "childWorkflowInstanceCreated":
+        raise ForkError(f"event '{number}' is not the creation of a child workflow", kind="invalid")
+    if request.overwriteInput:
+        if kind == "timerCreated":
+            raise ForkError(f"cannot write input to timer event '{number}'", kind="invalid")
+        payload = event.taskScheduled if kind == "taskScheduled" else event.childWorkflowInstanceCreated
+        payload.ClearField("input")
+        if request.HasField("input"):
+            payload.input.CopyFrom(request.input)
     return event
 
 
-def _overwrite_input(event: pb.HistoryEvent, request: ForkRequest) -> None:
-    if event.HasField("timerCreated"):
-        raise ForkError(f"cannot write input to timer event '{request.event_id}'", kind="invalid")
-    payload = event.taskScheduled if event.HasField("taskScheduled") else event.childWorkflowInstanceCreated
-    payload.ClearField("input")
-    if request.input is not None:
-        payload.input.CopyFrom(request.input)
-
-
-def _begin(forked: list[pb.HistoryEvent], request: ForkRequest, make_id: Callable[[], str]) -> Fork:
-    at = timestamp_of(request.now)
+def _decision(
+    forked: list[pb.HistoryEvent],
+    request: pb.RerunWorkflowFromEventRequest,
+    sender: Sender,
+    make_id: Callable[[], str],
+) -> Decision:
+    """What is open at the end of the forked history is begun again."""
+    decision, state = Decision(appended=forked), fold(forked)
+    again = pb.RerunParentInstanceInfo(instanceID=request.sourceInstanceID)
     for event in forked:
-        if event.HasField("executionStarted"):
-            event.executionStarted.workflowInstance.CopyFrom(instance_of(request.new_id, request.execution_id))
-            start = event
-            break
-    else:
-        raise ForkError(f"workflow '{request.source_id}' has no start event", kind="not_found")
-    sender = Sender(request.app_id, request.new_id, request.execution_id, start.executionStarted.name, at)
-    decision = Decision(appended=forked)
-    state = fold(forked)
-    again = pb.RerunParentInstanceInfo(instanceID=request.source_id)
-    for event in forked:
-        app_id = event.router.targetAppID or request.app_id
+        app_id = event.router.targetAppID or sender.app_id
         if event.HasField("taskScheduled") and event.eventId in state.tasks:
             event.taskScheduled.rerunParentInstanceInfo.CopyFrom(again)
-            decision.activities.append(ScheduledActivity(event.eventId, app_id, event))
+            decision.activities.append(ScheduledActivity(app_id, event))
         elif event.HasField("timerCreated") and event.eventId in state.timers:
             event.timerCreated.rerunParentInstanceInfo.CopyFrom(again)
-            fire_at = seconds_of(event.timerCreated.fireAt)
-            if fire_at < NEVER_S:
-                decision.timers.append(ArmedTimer(event.eventId, fire_at))
+            if state.timers[event.eventId].armed:
+                decision.timers.append(ArmedTimer(event.eventId, state.timers[event.eventId].fire_at))
         elif event.HasField("childWorkflowInstanceCreated") and event.eventId in state.children:
-            event.childWorkflowInstanceCreated.rerunParentInstanceInfo.CopyFrom(again)
-            event.childWorkflowInstanceCreated.instanceId = _child_id(event, request, make_id)
+            child = event.childWorkflowInstanceCreated
+            child.rerunParentInstanceInfo.CopyFrom(again)
+            child.instanceId = _child_id(event, request, sender.instance_id) or make_id()
             decision.messages.append(child_start(sender, event, app_id, make_id()))
-    return Fork(start, ItemResult(decision, request.execution_id))
+    return decision
 
 
-def _child_id(event: pb.HistoryEvent, request: ForkRequest, make_id: Callable[[], str]) -> str:
-    if event.eventId == request.event_id and request.child_id is not None:
-        return request.child_id
-    if event.childWorkflowInstanceCreated.instanceId == f"{request.source_id}:{event.eventId:04x}":
-        return f"{request.new_id}:{event.eventId:04x}"
-    return make_id()
+def _child_id(event: pb.HistoryEvent, request: pb.RerunWorkflowFromEventRequest, new_id: str) -> str:
+    """The id of a child that is run again; "" if any will do."""
+    if event.eventId == request.eventID and request.HasField("newChildWorkflowInstanceID"):
+        return request.newChildWorkflowInstanceID
+    if event.childWorkflowInstanceCreated.instanceId == f"{request.sourceInstanceID}:{event.eventId:04x}":
+        return f"{new_id}:{event.eventId:04x}"
+    return ""

@@ -78,6 +78,10 @@ ANSWERS: dict[str | None, Answer] = {
 }
 
 
+# Kinds of events that open what an answer closes.
+OPENINGS = frozenset({"taskScheduled", "timerCreated", "childWorkflowInstanceCreated"})
+
+
 @dataclass(slots=True, eq=False)
 class InstanceState:
     """The fold of one execution's history.
@@ -108,7 +112,7 @@ class InstanceState:
         answer = ANSWERS.get(kind)
         if answer is not None:
             getattr(self, answer.opened).pop(answer.id_of(event), None)
-        elif kind in _OPENINGS:
+        elif kind in OPENINGS:
             self._open(kind, event)
         else:
             self._move(kind, event)
@@ -163,9 +167,6 @@ class InstanceState:
         return Status.SUSPENDED if self.suspended else Status.RUNNING
 
 
-_OPENINGS = frozenset({"taskScheduled", "timerCreated", "childWorkflowInstanceCreated"})
-
-
 def fold(history: Iterable[pb.HistoryEvent]) -> InstanceState:
     """The state after all of `history`, oldest event first."""
     state = InstanceState()
@@ -188,6 +189,11 @@ def status_after(state: InstanceState, events: Iterable[pb.HistoryEvent]) -> Sta
             case "executionResumed":
                 suspended = False
     return Status.SUSPENDED if suspended else Status.RUNNING
+
+
+def start_in(events: Iterable[pb.HistoryEvent]) -> pb.HistoryEvent | None:
+    """The executionStarted among `events`, if any."""
+    return next((event for event in events if event.HasField("executionStarted")), None)
 
 
 def optional(message: Any, name: str) -> Any:
@@ -337,11 +343,11 @@ def propagate(
     made = pb.PropagatedHistory()
     if scope == pb.HISTORY_PROPAGATION_SCOPE_LINEAGE and received is not None:
         made.MergeFromString(received)
-    started = next((event.executionStarted for event in events if event.HasField("executionStarted")), None)
+    start = start_in(events)
     chunk = pb.PropagatedHistoryChunk(
         appId=owner[0],
         instanceId=owner[1],
-        workflowName=started.name if started is not None else "",
+        workflowName="" if start is None else start.executionStarted.name,
         rawEvents=[event.SerializeToString() for event in events],
     )
     made.chunks.append(chunk)

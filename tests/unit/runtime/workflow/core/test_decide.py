@@ -68,7 +68,7 @@ def test_a_scheduled_activity_is_an_event_with_the_actions_id_and_work_for_its_a
     decision = decided([], [started()], here, there)
 
     assert [event.eventId for event in decision.appended[-2:]] == [4, 5]
-    assert [(work.task_id, work.app_id) for work in decision.activities] == [(4, "app"), (5, "other")]
+    assert [(work.event.eventId, work.app_id) for work in decision.activities] == [(4, "app"), (5, "other")]
     assert decision.activities[0].event.taskScheduled.input.value == "1"
 
 

@@ -3,9 +3,10 @@ from typing import Any
 
 import pytest
 
-from everturn.dapr.sdk.protocol import HistoryEvent, StringValue
-from everturn.runtime.workflow.core.fork import Fork, ForkError, ForkRequest, fork_history
-from everturn.runtime.workflow.core.state import StartInstance
+from everturn.dapr.sdk.protocol import HistoryEvent, RerunWorkflowFromEventRequest, StringValue
+from everturn.runtime.workflow.core.decide import Decision
+from everturn.runtime.workflow.core.fork import ForkError, fork_history
+from everturn.runtime.workflow.core.state import StartInstance, timestamp_of
 from tests.unit.runtime.workflow.core.events import (
     child,
     child_completed,
@@ -31,10 +32,11 @@ HISTORY = [
 ]
 
 
-def forked(event_id: int, **wanted: Any) -> Fork:
+def forked(event_id: int, **wanted: Any) -> tuple[StartInstance, Decision]:
     ids = count(1)
-    request = ForkRequest("app", "one", event_id, "two", "x2", 2_000.0, **wanted)
-    return fork_history(HISTORY, request, lambda: f"id{next(ids)}")
+    request = RerunWorkflowFromEventRequest(sourceInstanceID="one", eventID=event_id, **wanted)
+    start, result = fork_history(HISTORY, request, ("app", "two"), timestamp_of(2_000.0), lambda: f"id{next(ids)}")
+    return start, result.decision
 
 
 def kinds(events: list[HistoryEvent]) -> list[str | None]:
@@ -42,40 +44,41 @@ def kinds(events: list[HistoryEvent]) -> list[str | None]:
 
 
 def test_the_history_ends_with_the_event() -> None:
-    fork = forked(4)
+    _, decision = forked(4)
 
-    assert kinds(fork.result.decision.appended) == kinds(HISTORY[:8])
+    assert kinds(decision.appended) == kinds(HISTORY[:8])
 
 
 def test_the_new_instance_has_its_own_ids() -> None:
-    instance = forked(4).start.executionStarted.workflowInstance
+    start, _ = forked(4)
 
-    assert (instance.instanceId, instance.executionId.value) == ("two", "x2")
+    instance = start.event.executionStarted.workflowInstance
+    assert (instance.instanceId, instance.executionId.value) == ("two", "id1")
 
 
 def test_what_was_unfinished_is_done_again() -> None:
-    decision = forked(5).result.decision
+    _, decision = forked(5)
 
-    assert [activity.task_id for activity in decision.activities] == [2, 5]
+    assert [activity.event.eventId for activity in decision.activities] == [2, 5]
     assert [(again.timer_id, again.fire_at) for again in decision.timers] == [(3, 5_000.0)]
     assert decision.activities[1].event.taskScheduled.rerunParentInstanceInfo.instanceID == "one"
 
 
 def test_a_child_gets_an_id_after_its_new_parent() -> None:
-    (message,) = forked(4).result.decision.messages
+    (message,) = forked(4)[1].messages
 
     assert isinstance(message, StartInstance)
     assert message.instance_id == "two:0004"
 
 
 def test_a_child_gets_the_id_that_is_asked_for() -> None:
-    (message,) = forked(4, child_id="mine").result.decision.messages
+    (message,) = forked(4, newChildWorkflowInstanceID="mine")[1].messages
 
     assert message.instance_id == "mine"
 
 
 def test_the_input_can_be_replaced() -> None:
-    decision = forked(5, overwrite_input=True, input=StringValue(value="20")).result.decision
+    _, decision = forked(5, overwriteInput=True, input=StringValue(value="20"))
 
     assert decision.appended[-1].taskScheduled.input.value == "20"
 
@@ -83,7 +86,7 @@ def test_the_input_can_be_replaced() -> None:
 def test_the_source_is_not_touched() -> None:
     before = [event.SerializeToString() for event in HISTORY]
 
-    forked(5, overwrite_input=True, input=StringValue(value="20"))
+    forked(5, overwriteInput=True, input=StringValue(value="20"))
 
     assert [event.SerializeToString() for event in HISTORY] == before
 
@@ -92,8 +95,8 @@ def test_the_source_is_not_touched() -> None:
     ("event_id", "wanted", "kind"),
     [
         (99, {}, "not_found"),
-        (3, {"overwrite_input": True}, "invalid"),
-        (5, {"child_id": "mine"}, "invalid"),
+        (3, {"overwriteInput": True}, "invalid"),
+        (5, {"newChildWorkflowInstanceID": "mine"}, "invalid"),
     ],
 )
 def test_what_cannot_be_forked_is_refused(event_id: int, wanted: dict[str, Any], kind: str) -> None:
