@@ -392,7 +392,14 @@ class Scheduler:
         _acknowledge(items)
 
     def _put_back(self, instance: Instance, items: Sequence[Arrived], error: Exception) -> None:
-        """The item was not taken: callers that wait get the error; the rest is tried again after a pause."""
+        """The item was not taken: callers that wait get the error; the rest is tried again after a pause.
+
+        With an instance that could not be created all is refused that came for it meanwhile.
+        """
+        if not instance.on_disk:
+            items = [*items, *instance.inbox]
+            instance.inbox.clear()
+            self.instances.forget(instance)
         left = []
         for item in items:
             if isinstance(item, Submitted) and item.row is None:
@@ -401,12 +408,10 @@ class Scheduler:
             else:
                 left.append(item)
         instance.inbox.extendleft(reversed(left))
-        if not instance.on_disk and not instance.inbox:
-            self.instances.forget(instance)
-            return
-        delay_s = 0.0 if isinstance(error, ConflictError) else retry_delay_s(instance.failures)
-        instance.failures += 1
-        asyncio.get_running_loop().call_later(delay_s, self.wake, instance)
+        if not instance.gone:
+            delay_s = 0.0 if isinstance(error, ConflictError) else retry_delay_s(instance.failures)
+            instance.failures += 1
+            asyncio.get_running_loop().call_later(delay_s, self.wake, instance)
 
 
 def _request(instance: Instance, item: WorkItem) -> WorkflowRequest:

@@ -1,11 +1,12 @@
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from grpc import StatusCode
 from grpc.aio import AioRpcError
 
-from tests.unit.runtime.workflow.faulty_database import FaultyDatabase
+from tests.unit.runtime.workflow.faulty_database import FaultyDatabase, Job, T
 from tests.unit.runtime.workflow.rig import Rig, until
 
 
@@ -57,6 +58,43 @@ async def test_a_start_on_a_full_disk_is_refused_and_leaves_nothing(rig: Rig) ->
     assert raised.value.code() is StatusCode.UNAVAILABLE
     assert await rig.client.get_workflow_state("one") is None
     assert await rig.start("waits", instance_id="one") == "one"
+
+
+class SlowlyFullDatabase(FaultyDatabase):
+    """Takes its time to refuse a write: until `refuses` is set."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.refuses = asyncio.Event()
+
+    async def write(self, job: Job[T], committed: Callable[[T], None] | None = None, *, durable: bool = True) -> T:
+        if self.full:
+            await self.refuses.wait()
+        return await super().write(job, committed, durable=durable)
+
+
+async def test_an_event_for_an_instance_that_a_full_disk_refused_is_refused_with_it(rig: Rig) -> None:
+    register(rig, asyncio.Event(), [])
+    database = await SlowlyFullDatabase.create(rig.path)
+    assert isinstance(database, SlowlyFullDatabase)
+    await rig.open(database=database)
+    database.full = True
+    starting = asyncio.ensure_future(rig.start("waits", instance_id="one"))
+    await until(lambda: rig.engine.active_instances == 1)
+    await asyncio.sleep(0)
+    raising = asyncio.ensure_future(rig.client.raise_workflow_event("one", "go", data=1))
+    await asyncio.sleep(0)
+    database.refuses.set()
+
+    with pytest.raises(AioRpcError) as start_refused:
+        await starting
+    database.full = False
+    again = await rig.start("waits", instance_id="one")
+    with pytest.raises(AioRpcError) as event_refused:
+        await raising
+
+    assert start_refused.value.code() is event_refused.value.code() is StatusCode.UNAVAILABLE
+    assert again == "one"
 
 
 async def test_an_event_on_a_full_disk_is_refused_and_can_be_raised_again(rig: Rig) -> None:
