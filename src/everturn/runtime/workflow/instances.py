@@ -60,6 +60,7 @@ class Instance:
     `on_disk` is False until its row is committed; `replaces` is the key of an ended instance of the same id, to be
     removed by that commit. `quiet` unless a work item of it is under way: there is never a second one. `released`: a
     worker has come since it stalled, so that it may be tried again. `failures`: commits in a row that failed.
+    `starts_at`: what is in its inbox is not to be taken before (seconds since 1970-01-01 UTC).
     """
 
     row: InstanceRow
@@ -71,6 +72,7 @@ class Instance:
     gone: bool = False
     released: bool = False
     failures: int = 0
+    starts_at: float | None = None
     size: int = 0
     loaded_rows: set[int] = field(default_factory=set)
     quiet: asyncio.Event = field(default_factory=asyncio.Event)
@@ -275,8 +277,13 @@ class CommitBuilder:
 
     def keep(self, items: Iterable[Arrived]) -> tuple[RowChanges, Sequence[tuple[Arrived, int]]]:
         """What keeps `items` in the inbox, and creates the instance if it is not on disk; their numbers there."""
-        if not self._instance.on_disk:
-            self._insert(self._instance, self._instance.row)
+        instance = self._instance
+        if not instance.on_disk:
+            self._insert(instance, instance.row)
+            if instance.starts_at is not None:
+                self._rows.timers.append(TimerRow(instance.key, START_TIMER_ID, instance.starts_at, ""))
+        elif instance.state.start is None and instance.starts_at is None:
+            self._rows.closed_timers.append((instance.key, START_TIMER_ID))
         self._number(items)
         return self._rows, self._numbers
 

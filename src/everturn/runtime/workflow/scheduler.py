@@ -101,28 +101,16 @@ class Scheduler:
         now = self.clock.now()
         instance = new_instance(self.store, message, now, existing)
         self.instances.add(instance)
-        if message.start_at is None or message.start_at <= now:
-            await self.submit(instance, message.event)
-        else:
-            await self._start_later(instance, message, message.start_at)
+        is_later = message.start_at is not None and message.start_at > now
+        await self.submit(instance, message.event, starts_at=message.start_at if is_later else None)
 
-    async def _start_later(self, instance: Instance, message: StartInstance, start_at: float) -> None:
-        timer = TimerRow(instance.key, START_TIMER_ID, start_at, "")
-        rows, _ = self._commit_of(instance).keep([Arrived(message.event)])
-        rows.timers.append(timer)
-        try:
-            await self.store.commit(rows)
-        finally:
-            # Found again on disk, with its inbox, when it is time or when an event starts it early.
-            self.instances.forget(instance)
-        self.timers.arm(instance.id, timer)
-
-    async def submit(self, instance: Instance, event: pb.HistoryEvent) -> None:
-        """Give an event to an instance; it is on disk when this returns.
+    async def submit(self, instance: Instance, event: pb.HistoryEvent, *, starts_at: float | None = None) -> None:
+        """Give an event to an instance; it is on disk when this returns. It is taken at `starts_at`, or with the next.
 
         Raises TransientError if the disk refuses, ConflictError if the instance was to be created and one of its id was
         created first; then the event is not stored.
         """
+        instance.starts_at = starts_at
         submitted = Submitted(event)
         instance.receive(submitted)
         self.wake(instance)
@@ -221,7 +209,9 @@ class Scheduler:
         instance = await self._find(owner)
         if instance is None or instance.key != key:
             return
-        if arrived is not None:
+        if arrived is None:
+            instance.starts_at = None
+        else:
             instance.receive(arrived)
         if self._take_up(instance):
             await self._drain(instance, only_one=True)
@@ -294,7 +284,8 @@ class Scheduler:
 
     def _worker_for(self, instance: Instance) -> Worker | None:
         """The worker that the instance may go to now; a stalled one has to wait for another."""
-        if self.stopping or (instance.status is Status.STALLED and not instance.released):
+        is_stalled = instance.status is Status.STALLED and not instance.released
+        if self.stopping or is_stalled or instance.starts_at is not None:
             return None
         return self._workers.find(instance.row.app_id)
 
@@ -346,25 +337,23 @@ class Scheduler:
             log.warning("workflow_stalled", extra=_ids(instance))
         for arrived, n in plan.numbers:
             arrived.row = n
-        self._set_timers(instance, plan)
+        for child in plan.started:
+            child.on_disk, child.replaces = True, None
+            self.instances.add(child)
+        for child in plan.later:
+            # Found again on disk, with its inbox, when it is time or when an event starts it early.
+            self.instances.forget(child)
+        self._set_timers(plan.rows, {owner.key: owner.id for owner in (instance, *plan.started)})
         execution_id = plan.result.execution_id
         for activity in decision.activities:
             self.dispatch(ActivityTask(instance.id, instance.key, execution_id, activity.app_id, activity.event))
         for message in plan.messages:
             self._deliver(message, instance)
 
-    def _set_timers(self, instance: Instance, plan: CommitPlan) -> None:
-        for key, timer_id in plan.rows.closed_timers:
+    def _set_timers(self, rows: RowChanges, owners: dict[int, InstanceId]) -> None:
+        for key, timer_id in rows.closed_timers:
             self.timers.disarm(key, timer_id)
-        owners = {instance.key: instance.id}
-        for child in plan.started:
-            child.on_disk, child.replaces = True, None
-            self.instances.add(child)
-            owners[child.key] = child.id
-        for child in plan.later:
-            # Found again on disk, with its inbox, when it is time or when an event starts it early.
-            self.instances.forget(child)
-        for timer in plan.rows.timers:
+        for timer in rows.timers:
             self.timers.arm(owners[timer.key], timer)
 
     def _deliver(self, message: InboxMessage, sender: Instance) -> None:
@@ -374,13 +363,14 @@ class Scheduler:
             self.spawn(self._arrive(message.to, message.key, message.arrived))
 
     async def _keep(self, instance: Instance, items: list[Arrived]) -> None:
-        if self._workers.find(instance.row.app_id) is None and not self.stopping:
+        if self._workers.find(instance.row.app_id) is None and not self.stopping and instance.starts_at is None:
             log.warning("workflow_waits_for_app", extra=_ids(instance))
         rows, numbers = self._commit_of(instance).keep(items)
-        if rows.inbox or rows.instances:
+        if rows.inbox or rows.instances or rows.closed_timers:
             await self.store.commit(rows)
         for item, n in numbers:
             item.row = n
+        self._set_timers(rows, {instance.key: instance.id})
         instance.on_disk, instance.replaces = True, None
         instance.inbox.extendleft(reversed(items))
         _acknowledge(items)

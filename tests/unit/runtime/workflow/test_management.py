@@ -109,6 +109,57 @@ async def test_an_event_starts_a_later_start_early(rig: Rig) -> None:
     assert rig.engine.armed_timers == 0
 
 
+async def test_of_two_later_starts_at_once_one_is_refused(rig: Rig) -> None:
+    register(rig)
+    await rig.open()
+    at = datetime.fromtimestamp(rig.clock.now(), UTC) + timedelta(seconds=60)
+    starts = (rig.client.schedule_new_workflow("wait", instance_id="one", start_at=at) for _ in range(2))
+
+    first, second = await asyncio.gather(*starts, return_exceptions=True)
+
+    assert first == "one"
+    assert isinstance(second, AioRpcError)
+    assert second.code() is StatusCode.ALREADY_EXISTS
+    assert rig.engine.armed_timers == 1
+
+
+async def test_an_event_raised_while_a_later_start_is_written_starts_it_early(rig: Rig) -> None:
+    @rig.workflow
+    def waits_twice(ctx: Any, _: Any) -> Any:
+        first = yield ctx.wait_for_external_event("go")
+        second = yield ctx.wait_for_external_event("go")
+        return [first, second]
+
+    await rig.open()
+    at = datetime.fromtimestamp(rig.clock.now(), UTC) + timedelta(seconds=60)
+    starting = asyncio.ensure_future(rig.client.schedule_new_workflow("waits_twice", instance_id="one", start_at=at))
+    await until(lambda: rig.engine.resident_instances == 1)
+
+    await rig.client.raise_workflow_event("one", "go", data=1)
+    await starting
+    await rig.client.raise_workflow_event("one", "go", data=2)
+    state = await rig.ended("one")
+
+    assert state.serialized_output == "[1, 2]"
+    assert rig.engine.armed_timers == 0
+
+
+async def test_a_later_start_that_was_due_before_there_was_a_worker_waits_for_one(rig: Rig) -> None:
+    register(rig)
+    await rig.open(worker=False)
+    at = datetime.fromtimestamp(rig.clock.now(), UTC) + timedelta(seconds=60)
+    instance_id = await rig.client.schedule_new_workflow("echo", input="later", start_at=at)
+    rig.clock.advance(60)
+    await until(lambda: rig.engine.armed_timers == 0)
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+    rig.engine.register("app", rig.runtime())
+    state = await rig.ended(instance_id)
+
+    assert state.serialized_output == '"later"'
+
+
 async def test_waiting_begins_before_the_workflow_exists(rig: Rig) -> None:
     register(rig)
     await rig.open()
