@@ -2,7 +2,7 @@
 
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import apsw
 
@@ -78,28 +78,22 @@ class RowChanges:
     timers: list[TimerRow] = field(default_factory=list)
 
     def write(self, cursor: apsw.Cursor) -> None:
-        for sql, rows in (
+        changes: tuple[tuple[str, Sequence[tuple[Any, ...]]], ...] = (
+            *((sql, self.removed) for sql in _REMOVE),
+            (_REMOVE_HISTORY, self.restarted),
+            (_INSERT_INSTANCE, self.instances),
+            (_UPDATE_INSTANCE, self.updates),
             (_INSERT_HISTORY, self.history),
-            (_CLOSE_ACTIVITY, self.closed_activities),
-            (_INSERT_ACTIVITY, self.activities),
             (_TAKE_INBOX, self.taken),
             (_INSERT_INBOX, self.inbox),
+            (_CLOSE_ACTIVITY, self.closed_activities),
+            (_INSERT_ACTIVITY, self.activities),
             (_CLOSE_TIMER, self.closed_timers),
             (_INSERT_TIMER, self.timers),
-        ):
+        )
+        for sql, rows in changes:
             if rows:
                 cursor.executemany(sql, rows)
-
-    def write_instances(self, cursor: apsw.Cursor) -> None:
-        for key in self.removed:
-            for sql in _REMOVE:
-                cursor.execute(sql, key)
-        for key in self.restarted:
-            cursor.execute(_REMOVE_HISTORY, key)
-        if self.instances:
-            cursor.executemany(_INSERT_INSTANCE, self.instances)
-        if self.updates:
-            cursor.executemany(_UPDATE_INSTANCE, self.updates)
 
 
 class WorkflowStore:
@@ -131,13 +125,8 @@ class WorkflowStore:
         Raises TransientError if the disk refuses, ConflictError if an instance of the same id was created
         meanwhile; then nothing was written.
         """
-
-        def job(cursor: apsw.Cursor) -> None:
-            rows.write_instances(cursor)
-            rows.write(cursor)
-
         try:
-            await self._database.write(job)
+            await self._database.write(rows.write)
         except apsw.ConstraintError as error:
             raise ConflictError("an instance of the same id was created meanwhile") from error
 
