@@ -13,13 +13,11 @@ from typing import Any, Self
 
 from everturn.dapr.sdk import protocol as pb
 from everturn.runtime.workflow.core.state import (
-    ANSWERS,
     NEVER_S,
     Deliver,
     InstanceState,
     Message,
     NewEvents,
-    OpenChild,
     Sender,
     StartInstance,
     Status,
@@ -80,9 +78,9 @@ class Decision:
 class WorkItem:
     """What a worker is to do next: replay the history of `state`, then take `new_events`, as `execution_id`.
 
-    `closed_tasks` and `closed_timers` are what the new events close. `at` is the time of what is decided; `new_id`
-    makes a random id. `restarts`: how often the instance has continued as new before this item; then it has no history
-    yet, and `replaced` is the decision that ended the one on disk.
+    `taken` has what the new events close. `at` is the time of what is decided; `new_id` makes a random id. `restarts`:
+    how often the instance has continued as new before this item; then it has no history yet, and `replaced` is the
+    decision that ended the one on disk.
     """
 
     app_id: str
@@ -92,8 +90,7 @@ class WorkItem:
     execution_id: str
     at: pb.Timestamp
     new_id: Callable[[], str]
-    closed_tasks: Sequence[int] = ()
-    closed_timers: Sequence[int] = ()
+    taken: NewEvents = field(default_factory=NewEvents)
     restarts: int = 0
     replaced: Decision | None = None
 
@@ -105,7 +102,7 @@ class WorkItem:
         at = timestamp_of(now)
         events = [event_at(at, workflowStarted=pb.WorkflowStartedEvent()), *new.events]
         execution_id = state.execution_id or _execution_of(events)
-        return cls(*owner, state, events, execution_id, at, new_id, new.closed_tasks, new.closed_timers)
+        return cls(*owner, state, events, execution_id, at, new_id, new)
 
     def restarted(self, decision: Decision, new_events: list[pb.HistoryEvent]) -> "WorkItem":
         """The item that begins the next execution."""
@@ -114,8 +111,7 @@ class WorkItem:
             state=InstanceState(),
             new_events=new_events,
             execution_id=_execution_of(new_events),
-            closed_tasks=(),
-            closed_timers=(),
+            taken=NewEvents(),
             restarts=self.restarts + 1,
             replaced=self.replaced or decision,
         )
@@ -244,8 +240,8 @@ class _Draft:
         timers = item.state.timers
         self.decision = Decision(
             appended=list(item.new_events),
-            closed_tasks=list(item.closed_tasks),
-            closed_timers=[timer_id for timer_id in item.closed_timers if timers[timer_id].armed],
+            closed_tasks=list(item.taken.closed_tasks),
+            closed_timers=[timer_id for timer_id in item.taken.closed_timers if timers[timer_id].armed],
         )
 
     def append(self, action: pb.WorkflowAction, **payload: Any) -> pb.HistoryEvent:
@@ -369,18 +365,14 @@ def _complete(draft: _Draft, action: pb.WorkflowAction) -> None:
 
 
 def _terminate_children(draft: _Draft) -> None:
-    for event in draft.item.new_events:
+    item = draft.item
+    for event in item.new_events:
         if event.HasField("executionTerminated") and event.executionTerminated.recurse:
-            sender = draft.sender()
-            for child in _open_children(draft):
-                draft.decision.messages.append(child_termination(sender, child, event.executionTerminated))
+            for number, child in item.state.children.items():
+                if number not in item.taken.closed_children:
+                    terminated = child_termination(draft.sender(), child, event.executionTerminated)
+                    draft.decision.messages.append(terminated)
             return
-
-
-def _open_children(draft: _Draft) -> list[OpenChild]:
-    answers = ((ANSWERS.get(event.WhichOneof("eventType")), event) for event in draft.item.new_events)
-    answered = {answer.id_of(event) for answer, event in answers if answer is not None and answer.opened == "children"}
-    return [child for number, child in draft.item.state.children.items() if number not in answered]
 
 
 def _restart(draft: _Draft, action: pb.WorkflowAction) -> list[pb.HistoryEvent]:
@@ -397,12 +389,8 @@ def _restart(draft: _Draft, action: pb.WorkflowAction) -> list[pb.HistoryEvent]:
         event_at(draft.item.at, workflowStarted=pb.WorkflowStartedEvent()),
         event_at(draft.item.at, executionStarted=started, router=router),
         *outcome.carryoverEvents,
-        *_outliving(draft.item.new_events),
+        *(event for event in draft.item.new_events if event.WhichOneof("eventType") in _OUTLIVE_RESTART),
     ]
-
-
-def _outliving(new_events: Sequence[pb.HistoryEvent]) -> list[pb.HistoryEvent]:
-    return [event for event in new_events if event.WhichOneof("eventType") in _OUTLIVE_RESTART]
 
 
 APPLIERS: dict[str, Callable[[_Draft, pb.WorkflowAction], None]] = {

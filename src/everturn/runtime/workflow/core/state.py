@@ -90,7 +90,6 @@ class InstanceState:
     its start; continue-as-new and a new start of the same id change it.
     """
 
-    status: Status = Status.PENDING
     execution_id: str = ""
     start: pb.HistoryEvent | None = None
     completed: pb.HistoryEvent | None = None
@@ -130,7 +129,6 @@ class InstanceState:
             self.children[event.eventId] = OpenChild(app_id, event.childWorkflowInstanceCreated.instanceId)
 
     def _move(self, kind: str | None, event: pb.HistoryEvent) -> None:
-        """Of the events that may change the status."""
         match kind:
             case "workflowStarted":
                 self.started_at = self.started_at or event.timestamp
@@ -152,12 +150,9 @@ class InstanceState:
                 wait = oldest_wait_for(event.eventRaised.name, self.timers.items())
                 if wait is not None:
                     del self.timers[wait]
-                return
-            case _:
-                return
-        self.status = self._status()
 
-    def _status(self) -> Status:
+    @property
+    def status(self) -> Status:
         if self.start is None:
             return Status.PENDING
         if self.completed is not None:
