@@ -7,7 +7,7 @@ from urllib.parse import quote
 import aiohttp
 from yarl import URL
 
-from everturn.dapr.wire import Request, Response
+from everturn.dapr.wire import Request, Response, joined
 from everturn.errors import TransientError
 
 # Longer than any step's own time limit, which is what really bounds a call.
@@ -57,7 +57,8 @@ class HttpTransport:
             ) as response:
                 if response.status < 200:  # 101: nobody asked for another protocol
                     raise TransientError(self._missing, kind="unreachable")
-                return Response(response.status, _joined(response), await response.read())
+                headers = {n: value for n, value in joined(response.raw_headers).items() if n not in _OF_THE_TRANSFER}
+                return Response(response.status, headers, await response.read())
         except TimeoutError as error:
             raise TransientError(f"no answer from {self._socket or self._base_url} in time", kind="timeout") from error
         except aiohttp.ClientError as error:
@@ -87,13 +88,3 @@ def _as_text(value: str) -> str:
         return value if value.isascii() else value.encode("latin-1").decode()
     except UnicodeError:
         return value
-
-
-def _joined(response: "aiohttp.ClientResponse") -> dict[str, str]:
-    """The headers, without those of the transfer alone. Repeated fields are one list (RFC 9110 section 5.3)."""
-    joined: dict[str, str] = {}
-    for raw_name, raw_value in response.raw_headers:
-        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-        if name not in _OF_THE_TRANSFER:
-            joined[name] = f"{joined[name]}, {value}" if name in joined else value
-    return joined

@@ -35,7 +35,11 @@ class AllowedPages:
             return f"The host {host[:100]!r} is no name of this server: name it in EVERTURN_ALLOWED_HOSTS if it is one."
         origin = headers.get("origin")
         if origin is not None:
-            if origin in self.origins or ANY in self.origins or (host is not None and _authority(origin) == host):
+            if (
+                origin in self.origins
+                or ANY in self.origins
+                or (host is not None and origin.partition("://")[2] == host)
+            ):
                 return None
             return (
                 f"Pages of {origin[:100]!r} may not call this server: name them in EVERTURN_CORS_ORIGINS if they may."
@@ -73,10 +77,6 @@ def _host_name(host: str) -> str | None:
     except ValueError:
         return None
     return name.removesuffix(".") if name else None
-
-
-def _authority(origin: str) -> str:
-    return origin.partition("://")[2]
 
 
 def _is_address(name: str) -> bool:

@@ -7,7 +7,7 @@ Paths are as on the wire: percent-encoded, with their query.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 from urllib.parse import unquote
@@ -110,23 +110,27 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._status = message["status"]
-            for name, value in message.get("headers", ()):
-                self._add_header(name.decode("latin-1").lower(), value.decode("latin-1"))
+            self._headers = joined(message.get("headers", ()))
         elif message["type"] == "http.response.body":
             if chunk := message.get("body", b""):
                 self._chunks.append(chunk)
             if not message.get("more_body", False):
                 self._complete.set()
 
-    def _add_header(self, name: str, value: str) -> None:
-        # RFC 9110 section 5.3: repeated fields are one list.
-        self._headers[name] = f"{self._headers[name]}, {value}" if name in self._headers else value
-
     def response(self) -> Response:
         if self._status == 0 or not self._complete.is_set():
             log.error("app_gave_no_response")
             return Response(500)
         return Response(self._status, self._headers, b"".join(self._chunks))
+
+
+def joined(fields: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """The header fields of a response. Repeated ones are one list (RFC 9110 section 5.3)."""
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in fields:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
 
 
 def _scope(request: Request) -> MutableMapping[str, Any]:
