@@ -8,13 +8,14 @@ import grpc
 from dapr.ext.workflow import WorkflowRuntime
 from dapr.ext.workflow.aio import DaprWorkflowClient
 
+from everturn.dapr.sdk.replay import client_over
 from everturn.errors import TransientError
 from everturn.runtime.clock import Clock, SystemClock
 from everturn.runtime.database.database import Database
 from everturn.runtime.workflow.rpc import Hub, RpcFault
 from everturn.runtime.workflow.scheduler import Scheduler
 from everturn.runtime.workflow.store import WorkflowStore
-from everturn.runtime.workflow.task_hub import TaskHub, in_process_client
+from everturn.runtime.workflow.task_hub import Stub, TaskHub
 from everturn.runtime.workflow.worker import LocalWorker, Worker, Workers
 
 log = logging.getLogger(__name__)
@@ -93,8 +94,8 @@ class WorkflowEngine:
             worker.close()
 
     def client(self, app_id: str) -> DaprWorkflowClient:
-        """The SDK's asyncio client for the app. To be used in the engine's loop."""
-        return in_process_client(self.hub(app_id))
+        """The SDK's asyncio client for the app, without a socket. To be used in the engine's loop."""
+        return client_over(Stub(self.hub(app_id)))
 
     def hub(self, app_id: str) -> Hub:
         """What answers the calls for the app's workflows, wherever they are."""

@@ -22,6 +22,7 @@ from google.protobuf.empty_pb2 import Empty
 from everturn.dapr.sdk import protocol as pb
 from everturn.runtime.errors import DaprError
 from everturn.runtime.workflow import rpc
+from everturn.runtime.workflow.core.state import optional
 from everturn.runtime.workflow.rpc import NO_SUCH_INSTANCE, Hub, Req, Res, Rpc, RpcFault
 
 _MAX_ID_CHARS = 64
@@ -174,13 +175,10 @@ def _start_time(text: str, what: str) -> pb.Timestamp:
 
 
 def _properties(seen: pb.WorkflowState) -> dict[str, str]:
-    properties = {}
-    if seen.HasField("customStatus"):
-        properties["dapr.workflow.custom_status"] = seen.customStatus.value
-    if seen.HasField("input"):
-        properties["dapr.workflow.input"] = seen.input.value
-    if seen.HasField("output"):
-        properties["dapr.workflow.output"] = seen.output.value
+    payloads = {"custom_status": "customStatus", "input": "input", "output": "output"}
+    properties = {
+        f"dapr.workflow.{name}": value.value for name, field in payloads.items() if (value := optional(seen, field))
+    }
     if seen.HasField("failureDetails"):
         failure = seen.failureDetails
         properties["dapr.workflow.failure.error_type"] = failure.errorType

@@ -1,4 +1,4 @@
-"""The task hub of an app: the client side of Dapr's `TaskHubSidecarService`, and the SDK's client over it.
+"""The task hub of an app: the client side of Dapr's `TaskHubSidecarService`, and a stub of it for the SDK's client.
 
 What each call answers and how it fails is daprd 1.18's (dapr-wire); the in-process client and a gRPC front are thin
 shells around `TaskHub.call`.
@@ -12,11 +12,9 @@ from functools import partial
 from typing import Any, cast
 
 import grpc
-from dapr.ext.workflow.aio import DaprWorkflowClient
 from grpc.aio import AioRpcError, Metadata
 
 from everturn.dapr.sdk import protocol as pb
-from everturn.dapr.sdk.replay import client_over
 from everturn.errors import ConflictError, TransientError
 from everturn.runtime.workflow import rpc
 from everturn.runtime.workflow.core.fork import ForkError, fork_history
@@ -261,11 +259,6 @@ def _response_of(instance: Instance | None, *, with_payloads: bool) -> pb.GetIns
         )
         seen.MergeFrom(payloads)
     return pb.GetInstanceResponse(exists=True, workflowState=seen)
-
-
-def in_process_client(hub: Hub) -> DaprWorkflowClient:
-    """The SDK's asyncio client over `hub`: same calls, same errors, no socket. To be used in the hub's loop."""
-    return client_over(Stub(hub))
 
 
 class Stub:
