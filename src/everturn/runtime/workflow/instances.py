@@ -226,7 +226,7 @@ class CommitPlan:
     """All that a work item changes, ready to be committed, and what follows the commit.
 
     `row` is what the instance's row becomes, `size` the bytes of its history. `held`: it stalled, and what it was to
-    take stays in the inbox, under `numbers`. `started` are instances that it creates, `later` those that begin later.
+    take stays in the inbox, under `numbers`. `started` are instances that it creates.
     """
 
     rows: RowChanges
@@ -237,7 +237,6 @@ class CommitPlan:
     numbers: Sequence[tuple[Arrived, int]]
     messages: Sequence[InboxMessage]
     started: Sequence[Instance]
-    later: Sequence[Instance]
 
 
 class CommitBuilder:
@@ -252,7 +251,6 @@ class CommitBuilder:
         self._numbers: list[tuple[Arrived, int]] = []
         self._messages: list[InboxMessage] = []
         self._started: list[Instance] = []
-        self._later: list[Instance] = []
 
     def plan(self, result: ItemResult, items: Iterable[Arrived]) -> CommitPlan:
         """The commit in which the instance takes `items` with `result`. Raises TransientError on an unreadable disk."""
@@ -271,9 +269,7 @@ class CommitBuilder:
         for event in result.carried:
             self._put(instance, event, None)
         size = len(blob) + (0 if result.restarted else instance.size)
-        return CommitPlan(
-            self._rows, row, result, size, held, self._numbers, self._messages, self._started, self._later
-        )
+        return CommitPlan(self._rows, row, result, size, held, self._numbers, self._messages, self._started)
 
     def keep(self, items: Iterable[Arrived]) -> tuple[RowChanges, Sequence[tuple[Arrived, int]]]:
         """What keeps `items` in the inbox, and creates the instance if it is not on disk; their numbers there."""
@@ -333,12 +329,13 @@ class CommitBuilder:
             child.row = child.row._replace(propagated=self._propagated(message.announced_by, result))
         self._insert(child, child.row)
         self._started.append(child)
-        n = self._write_inbox(child, message.event, None)
+        arrived = Arrived(message.event, None, self._write_inbox(child, message.event, None))
         if message.start_at is not None and message.start_at > self._now:
+            child.starts_at = message.start_at
+            child.inbox.append(arrived)
             self._rows.timers.append(TimerRow(child.key, START_TIMER_ID, message.start_at, ""))
-            self._later.append(child)
         else:
-            self._messages.append(InboxMessage(child.id, child.key, Arrived(message.event, None, n)))
+            self._messages.append(InboxMessage(child.id, child.key, arrived))
 
     def _propagated(self, asking: pb.HistoryEvent, result: ItemResult) -> bytes | None:
         if not scope_of(asking):

@@ -209,9 +209,8 @@ class Scheduler:
         instance = await self._find(owner)
         if instance is None or instance.key != key:
             return
-        if arrived is None:
-            instance.starts_at = None
-        else:
+        instance.starts_at = None  # it is time, or this event starts it early
+        if arrived is not None:
             instance.receive(arrived)
         if self._take_up(instance):
             await self._drain(instance, only_one=True)
@@ -340,9 +339,8 @@ class Scheduler:
         for child in plan.started:
             child.on_disk, child.replaces = True, None
             self.instances.add(child)
-        for child in plan.later:
-            # Found again on disk, with its inbox, when it is time or when an event starts it early.
-            self.instances.forget(child)
+            if child.starts_at is not None:
+                self.instances.rest(child)
         self._set_timers(plan.rows, {owner.key: owner.id for owner in (instance, *plan.started)})
         execution_id = plan.result.execution_id
         for activity in decision.activities:

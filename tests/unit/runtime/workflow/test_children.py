@@ -1,8 +1,12 @@
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from dapr.ext.workflow import RetryPolicy, TaskFailedError, when_all
 
+from everturn.dapr.sdk.protocol import CreateDetachedWorkflowAction, Timestamp, WorkflowAction, WorkflowResponse
+from everturn.runtime.workflow.core.state import timestamp_of
+from everturn.runtime.workflow.worker import LocalWorker, WorkflowRequest
 from tests.unit.runtime.workflow.rig import Rig, until
 
 
@@ -149,3 +153,43 @@ async def test_a_child_can_run_in_another_app(rig: Rig) -> None:
 
     assert state.serialized_output == "8"
     assert len(there) == 1
+
+
+class DetachingWorker(LocalWorker):
+    """Creates an instance `later` that starts in a minute, in the first work item of the instance `one`."""
+
+    starts_at: Timestamp | None = None
+
+    async def run_workflow(self, request: WorkflowRequest) -> WorkflowResponse:
+        answer = await super().run_workflow(request)
+        if request.instance_id == "one" and self.starts_at is not None:
+            detached = CreateDetachedWorkflowAction(
+                instanceId="later", name="waits", scheduledStartTimestamp=self.starts_at
+            )
+            answer.actions.append(WorkflowAction(id=100, createDetachedWorkflow=detached))
+            self.starts_at = None
+        return answer
+
+
+@pytest.mark.parametrize("early", [False, True])
+async def test_a_workflow_creates_one_that_starts_later_or_with_its_first_event(rig: Rig, *, early: bool) -> None:
+    @rig.workflow
+    def waits(ctx: Any, _: Any) -> Any:
+        return (yield ctx.wait_for_external_event("go"))
+
+    await rig.open(worker=False)
+    worker = DetachingWorker(rig.runtime())
+    worker.starts_at = timestamp_of(rig.clock.now() + 60)
+    rig.engine.register("app", worker)
+    await rig.start("waits", instance_id="one")
+    before = await rig.status("later")
+
+    if not early:
+        rig.clock.advance(60)
+        await until(lambda: rig.engine.armed_timers == 0)
+    await rig.client.raise_workflow_event("later", "go", data=1)
+    state = await rig.ended("later")
+
+    assert before == "PENDING"
+    assert state.serialized_output == "1"
+    assert rig.engine.armed_timers == 0
