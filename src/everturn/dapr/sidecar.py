@@ -44,26 +44,15 @@ class DaprSidecar:
         sdk_settings.DAPR_GRPC_PORT = settings.dapr_grpc_port
         sdk_settings.DAPR_API_TOKEN = token
         headers = {"dapr-api-token": token} if token is not None else None
-        self._transport = HttpTransport(
+        self.transport = HttpTransport(
             f"http://{_HOST}:{settings.dapr_http_port}", headers=headers, missing=_advice(settings.dapr_http_port)
         )
+        self.client = DaprClient(self.transport)
         self._grpc_port = settings.dapr_grpc_port
         self._watching: Sequence[asyncio.Task[None]] = ()
-        self._workflows = DaprWorkflowClient(host=_HOST, port=str(settings.dapr_grpc_port))
+        self.workflows = DaprWorkflowClient(host=_HOST, port=str(settings.dapr_grpc_port))
         self._worker: WorkerThread | None = None
         tame_sdk_loggers()
-
-    @property
-    def transport(self) -> HttpTransport:
-        return self._transport
-
-    @property
-    def client(self) -> DaprClient:
-        return DaprClient(self._transport)
-
-    @property
-    def workflows(self) -> DaprWorkflowClient:
-        return self._workflows
 
     async def start(self, worker: WorkflowRuntime) -> None:
         """Begin to run what is registered on `worker`, its coroutine activities in the running loop.
@@ -86,7 +75,7 @@ class DaprSidecar:
         if self._worker is not None:
             await self._worker.stop()
             self._worker = None
-        await close_client(self._workflows)
+        await close_client(self.workflows)
 
     async def _watch(self, worker: WorkerThread) -> None:
         """Log when the sidecar is missed, and when it is there again; the SDK's own words are about its stream."""
@@ -111,11 +100,11 @@ class DaprSidecar:
             refusals = 0
             while refusals < _REFUSALS:
                 await asyncio.sleep(_ASK_EVERY_S)
-                refusals = refusals + 1 if worker.is_connected and await takes_no_worker(self._transport) else 0
+                refusals = refusals + 1 if worker.is_connected and await takes_no_worker(self.transport) else 0
             log.error("sidecar_stuck", extra={"advice": "it is ended now: start it again, unless something else does"})
             stream = worker.stream
             with suppress(TransientError):
-                await self._transport.send(Request("POST", "/v1.0/shutdown"))
+                await self.transport.send(Request("POST", "/v1.0/shutdown"))
             # It stops its workflow engine at once, and waits with its own end for that of the worker's stream.
             await asyncio.sleep(_CLOSED_WITHIN_S)
             stream.cancel()

@@ -73,7 +73,6 @@ class Scheduler:
     def __init__(self, store: WorkflowStore, clock: Clock, workers: Workers) -> None:
         self.store = store
         self.clock = clock
-        self.new_id = _new_id
         self.instances = Instances(store)
         self.watchers = Watchers()
         self.activities = Activities(clock, workers, self._finish)
@@ -82,6 +81,10 @@ class Scheduler:
         self.stopping = False
         self._workers = workers
         self._tasks: set[asyncio.Task[None]] = set()
+
+    @staticmethod
+    def new_id() -> str:
+        return str(uuid.uuid4())
 
     # What clients do
 
@@ -137,14 +140,10 @@ class Scheduler:
         return len(family)
 
     def _children(self, parent: Instance) -> list[Instance]:
-        children = []
-        for event in parent.history:
-            if event.HasField("childWorkflowInstanceCreated"):
-                app_id = event.router.targetAppID or parent.row.app_id
-                child = self.instances.get(app_id, event.childWorkflowInstanceCreated.instanceId)
-                if child is not None:
-                    children.append(child)
-        return children
+        created = (event for event in parent.history if event.HasField("childWorkflowInstanceCreated"))
+        ids = ((each.router.targetAppID, each.childWorkflowInstanceCreated.instanceId) for each in created)
+        found = (self.instances.get(app_id or parent.row.app_id, instance_id) for app_id, instance_id in ids)
+        return [child for child in found if child is not None]
 
     async def rerun(self, message: StartInstance, forked: ItemResult) -> None:
         """Create an instance that begins with a forked history; it is on disk when this returns.
@@ -407,10 +406,6 @@ def _request(instance: Instance, item: WorkItem) -> WorkflowRequest:
     propagated = None if received is None else pb.PropagatedHistory.FromString(received)
     past_events = instance.history if item.restarts == 0 else ()
     return WorkflowRequest(item.instance_id, item.execution_id, past_events, item.new_events, propagated)
-
-
-def _new_id() -> str:
-    return str(uuid.uuid4())
 
 
 def _acknowledge(items: Sequence[Arrived]) -> None:

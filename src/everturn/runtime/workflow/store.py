@@ -2,6 +2,7 @@
 
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, NamedTuple
 
 import apsw
@@ -101,23 +102,19 @@ class WorkflowStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._next_key = 1
-        self._next_inbox_row = 1
+        self._keys = count(1)
+        self._inbox_rows = count(1)
 
     def recover_counters(self) -> None:
         """Continue the numbers that this process gives out after those on disk. Raises TransientError."""
-        self._next_key = 1 + int(self._database.read("SELECT ifnull(max(key), 0) FROM workflow_instances")[0][0])
-        self._next_inbox_row = 1 + int(self._database.read("SELECT ifnull(max(n), 0) FROM workflow_inbox")[0][0])
+        self._keys = count(1 + self._database.read("SELECT ifnull(max(key), 0) FROM workflow_instances")[0][0])
+        self._inbox_rows = count(1 + self._database.read("SELECT ifnull(max(n), 0) FROM workflow_inbox")[0][0])
 
     def new_key(self) -> int:
-        key = self._next_key
-        self._next_key += 1
-        return key
+        return next(self._keys)
 
     def new_inbox_row(self) -> int:
-        row = self._next_inbox_row
-        self._next_inbox_row += 1
-        return row
+        return next(self._inbox_rows)
 
     async def commit(self, rows: RowChanges) -> None:
         """Write `rows` in one transaction; on disk when it returns.
