@@ -5,7 +5,7 @@ import contextlib
 import logging
 import queue
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -95,58 +95,51 @@ async def result_of(hub: Hub) -> Any:
     return await asyncio.to_thread(hub.task_hub.results.get, timeout=PATIENCE_S)
 
 
-async def test_a_coroutine_activity_runs_in_the_services_loop(hub: Hub) -> None:
-    loops: list[asyncio.AbstractEventLoop] = []
+async def outcome_of(hub: Hub, activity: Callable[..., Any], argument: str) -> Any:
+    """What the sidecar hears of an activity of a service."""
     sidecar = DaprSidecar(settings(hub.port))
     worker = WorkflowRuntime()
+    worker.register_activity(activity, name="work")
+    await sidecar.start(worker)
+    hub.task_hub.activity("work", argument)
+    outcome = await result_of(hub)
+    await sidecar.stop()
+    return outcome
+
+
+async def test_a_coroutine_activity_runs_in_the_services_loop(hub: Hub) -> None:
+    loops: list[asyncio.AbstractEventLoop] = []
 
     async def greet(_: WorkflowActivityContext, name: str) -> str:
         loops.append(asyncio.get_running_loop())
         return f"hello {name}"
 
-    worker.register_activity(greet, name="greet")
-    await sidecar.start(worker)
-    hub.task_hub.activity("greet", '"junaid"')
-    result = await result_of(hub)
-    await sidecar.stop()
+    outcome = await outcome_of(hub, greet, '"junaid"')
 
-    assert result.result.value == '"hello junaid"'
+    assert outcome.result.value == '"hello junaid"'
     assert loops == [asyncio.get_running_loop()]
 
 
 async def test_a_plain_activity_runs_outside_the_services_loop(hub: Hub) -> None:
     threads: list[int] = []
-    sidecar = DaprSidecar(settings(hub.port))
-    worker = WorkflowRuntime()
 
     def count(_: WorkflowActivityContext, text: str) -> int:
         threads.append(threading.get_ident())
         return len(text)
 
-    worker.register_activity(count, name="count")
-    await sidecar.start(worker)
-    hub.task_hub.activity("count", '"abc"')
-    result = await result_of(hub)
-    await sidecar.stop()
+    outcome = await outcome_of(hub, count, '"abc"')
 
-    assert result.result.value == "3"
+    assert outcome.result.value == "3"
     assert threads != [threading.get_ident()]
 
 
 async def test_the_failure_of_a_coroutine_activity_is_its_result(hub: Hub) -> None:
-    sidecar = DaprSidecar(settings(hub.port))
-    worker = WorkflowRuntime()
-
     async def refuse(_: WorkflowActivityContext, __: str) -> str:
         raise ValueError("refused")
 
-    worker.register_activity(refuse, name="refuse")
-    await sidecar.start(worker)
-    hub.task_hub.activity("refuse", '""')
-    result = await result_of(hub)
-    await sidecar.stop()
+    outcome = await outcome_of(hub, refuse, '""')
 
-    assert result.failureDetails.errorType == "ValueError"
+    assert outcome.failureDetails.errorType == "ValueError"
 
 
 async def test_the_worker_shows_the_sidecar_its_token(hub: Hub) -> None:
