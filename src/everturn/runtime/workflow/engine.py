@@ -52,7 +52,6 @@ class WorkflowEngine:
         self._router = router
         self._workers = Workers(router.worker if router is not None else None)
         self._scheduler = Scheduler(self._store, clock or SystemClock(), self._workers)
-        self._started = False
         self.resumed = 0
         self.resumed_by_name: dict[str, int] = {}
 
@@ -67,9 +66,6 @@ class WorkflowEngine:
         self.resumed = sum(self.resumed_by_name.values())
         for owner, timer in self._store.timers():
             self._scheduler.timers.arm(owner, timer)
-        self._started = True
-        for app_id in self._workers.own:
-            self.wake(app_id)
 
     def register(self, app_id: str, worker: WorkflowRuntime | Worker) -> None:
         """Run the app's workflows and activities with `worker`. Raises ValueError if the app has one already.
@@ -83,8 +79,7 @@ class WorkflowEngine:
 
     def wake(self, app_id: str) -> None:
         """Give the app's worker what waits on disk for it: one has come, or code that may fit a stalled workflow."""
-        if self._started:
-            self._scheduler.spawn(self._recover(app_id))
+        self._scheduler.spawn(self._recover(app_id))
 
     async def unregister(self, app_id: str, limit_s: float = 0.0) -> None:
         """Stop giving work to the app's worker. Its activities get `limit_s` seconds to finish; others run again."""
