@@ -12,7 +12,6 @@ import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any, Literal
 
 import typer
@@ -185,8 +184,9 @@ def up(
     from everturn.compose import Faults, Wiring  # noqa: PLC0415
 
     os.umask(_OWNER_ONLY)
-    folder = resources_path or (_COMPONENTS if _has_resources(_COMPONENTS) else None)
-    run_up(settings, Wiring(components_dir=folder, faults=Faults() if faults else None))
+    if resources_path is None and any(path.suffix in (".yaml", ".yml") for path in _COMPONENTS.glob("*")):
+        resources_path = _COMPONENTS
+    run_up(settings, Wiring(components_dir=resources_path, faults=Faults() if faults else None))
 
 
 @app.command()
@@ -331,40 +331,31 @@ def show(turn_id: TurnId, url: Url = None) -> None:
     show_turn(turn_id, url=url)
 
 
-@turns.command()
-def cancel(turn_id: TurnId, url: Url = None) -> None:
-    """End a turn without a reply."""
-    _steer(turn_id, "cancel", url)
+# From the last to the first, as decorators are applied: the help lists them the other way round.
+@turns.command("rerun", help="Try a failed turn again.")
+@turns.command("resume", help="Let a held turn run again.")
+@turns.command("pause", help="Hold a turn, and its session behind it.")
+@turns.command("cancel", help="End a turn without a reply.")
+def steer(ctx: typer.Context, turn_id: TurnId, url: Url = None) -> None:
+    from everturn.cli.turns import steer_turn  # noqa: PLC0415
 
-
-@turns.command()
-def pause(turn_id: TurnId, url: Url = None) -> None:
-    """Hold a turn, and its session behind it."""
-    _steer(turn_id, "pause", url)
-
-
-@turns.command()
-def resume(turn_id: TurnId, url: Url = None) -> None:
-    """Let a held turn run again."""
-    _steer(turn_id, "resume", url)
-
-
-@turns.command()
-def rerun(turn_id: TurnId, url: Url = None) -> None:
-    """Try a failed turn again."""
-    _steer(turn_id, "rerun", url)
+    steer_turn(turn_id, str(ctx.info_name), url=url)
 
 
 @turns.command()
 def approve(turn_id: TurnId, call_id: CallId, url: Url = None) -> None:
     """Allow a call that a turn asks for."""
-    _decide(turn_id, call_id, "approve", None, url)
+    from everturn.cli.turns import decide  # noqa: PLC0415
+
+    decide(turn_id, call_id, {"decision": "approve"}, url=url)
 
 
 @turns.command()
 def reject(turn_id: TurnId, call_id: CallId, reason: Reason = None, url: Url = None) -> None:
     """Forbid a call that a turn asks for."""
-    _decide(turn_id, call_id, "reject", reason, url)
+    from everturn.cli.turns import decide  # noqa: PLC0415
+
+    decide(turn_id, call_id, {"decision": "reject", "reason": reason}, url=url)
 
 
 @turns.command()
@@ -397,7 +388,8 @@ def replay(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the verb that `arguments` (the process's own unless given) name; its exit code."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    # Until a verb sets its own handler, SIGTERM is what Ctrl-C is: a wish to end, not a failure.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     logs.configure()
     given = list(sys.argv[1:] if arguments is None else arguments)
     at = given.index("--") if "--" in given else len(given)
@@ -417,16 +409,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(f"unexpected {type(error).__name__}; the log says where", EXIT_FAILED)
     finally:
         gc.enable()
-
-
-def _has_resources(folder: Path) -> bool:
-    return any(path.suffix in (".yaml", ".yml") for path in folder.iterdir()) if folder.is_dir() else False
-
-
-def _steer(turn_id: str, action: Literal["cancel", "pause", "resume", "rerun"], url: str | None) -> None:
-    from everturn.cli.turns import steer_turn  # noqa: PLC0415
-
-    steer_turn(turn_id, action, url=url)
 
 
 def _check_user(user: str | None) -> None:
@@ -449,16 +431,3 @@ def _settings_of_service() -> Settings:
 def _refuse(sentence: str, code: int) -> int:
     print(f"everturn: {' '.join(sentence.split())}", file=sys.stderr)
     return code
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    # Until a verb sets its own handler, SIGTERM is what Ctrl-C is: a wish to end, not a failure.
-    raise KeyboardInterrupt
-
-
-def _decide(
-    turn_id: str, call_id: str, decision: Literal["approve", "reject"], reason: str | None, url: str | None
-) -> None:
-    from everturn.cli.turns import decide  # noqa: PLC0415
-
-    decide(turn_id, call_id, {"decision": decision, "reason": reason}, url=url)

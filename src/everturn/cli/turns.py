@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Mapping
-from typing import Literal
 from urllib.parse import quote
 
 from rich.console import Console
@@ -15,8 +14,6 @@ from everturn.contracts.chat import Turn, TurnList
 # Columns of what goes to a file or a pipe, which have no width of their own: lines stay whole.
 _WIDE = 1_000
 
-Action = Literal["cancel", "pause", "resume", "rerun"]
-
 
 def show_turn(turn_id: str, *, url: str | None) -> None:
     """Print a turn, step by step.
@@ -26,8 +23,8 @@ def show_turn(turn_id: str, *, url: str | None) -> None:
     print_turn(ask("GET", path_of(turn_id), url, Turn), _console())
 
 
-def steer_turn(turn_id: str, action: Action, *, url: str | None) -> None:
-    """Have `action` done, and print the turn after it. Raises as `show_turn`."""
+def steer_turn(turn_id: str, action: str, *, url: str | None) -> None:
+    """Cancel, pause, resume or rerun a turn, and print it after that. Raises as `show_turn`."""
     print_turn(ask("POST", f"{path_of(turn_id)}/{action}", url, Turn), _console())
 
 
