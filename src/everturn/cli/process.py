@@ -12,7 +12,6 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import uvicorn
@@ -239,20 +238,13 @@ class _Server(uvicorn.Server):
         yield
 
 
-@dataclass(slots=True)
 class WebServer:
-    """Serves `app` on `listener`, whose lifespan is already running, until `stop`. `protocol` has its limits."""
+    """Serves `app`, whose lifespan is already running, on `listener` until `stop`. `protocol` has its limits."""
 
-    app: ASGIApp
-    listener: socket.socket
-    protocol: type[BoundedHttp] = field(default_factory=bounded)
-    _server: uvicorn.Server | None = None
-    _task: "asyncio.Task[None] | None" = None
-
-    def start(self) -> None:
+    def __init__(self, app: ASGIApp, listener: socket.socket, protocol: type[BoundedHttp] | None = None) -> None:
         config = uvicorn.Config(
-            self.app,
-            http=self.protocol,
+            app,
+            http=protocol or bounded(),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -262,13 +254,10 @@ class WebServer:
             backlog=BACKLOG,
         )
         self._server = _Server(config)
-        self._task = asyncio.create_task(self._server.serve(sockets=[self.listener]), name="web-server")
+        self._task = asyncio.create_task(self._server.serve(sockets=[listener]), name="web-server")
 
     async def stop(self, limit_s: float) -> None:
         """Take no new requests, give the running ones up to `limit_s` seconds, cut off the rest."""
-        if self._server is None or self._task is None:
-            self.listener.close()
-            return
         # uvicorn hands it on to asyncio.wait_for, which takes fractions of a second.
         self._server.config.timeout_graceful_shutdown = limit_s  # type: ignore[assignment]
         self._server.should_exit = True

@@ -212,7 +212,6 @@ async def _serve(
     http_port = int(listener.getsockname()[1])
     sidecar = _Listening(served, app.port, WebServer(served.http, listener, protocol), http_port, grpc_port)
     stack.push_async_callback(lambda: sidecar.stop(min(_GOODBYE_S, deadline.left_s())))
-    sidecar.web.start()
     return sidecar
 
 
@@ -232,7 +231,6 @@ def _serve_metrics(
         listener = stack.enter_context(listen(_HOST, command.metrics_port, "--metrics-port"))
         server = WebServer(metrics_alone(registry), listener, protocol())
         stack.push_async_callback(lambda: server.stop(min(_GOODBYE_S, deadline.left_s())))
-        server.start()
     return protocol
 
 
@@ -313,7 +311,6 @@ async def serve_peers(runtime: EmbeddedRuntime, peers: PeerRouter, limit_s: floa
         listener.listen(BACKLOG)
         listener.setblocking(False)
         server = WebServer(runtime.peer_api(peers.app_id), listener)
-        server.start()
         await peers.start(path, runtime.broker, runtime.engine)
         try:
             yield

@@ -60,13 +60,12 @@ async def _serve(settings: Settings, name: str, port: int, make: Callable[[], _M
         listener = stack.enter_context(listen(settings.host, port, f"EVERTURN_{name.upper()}_PORT"))
         app, release_waiters = make()  # in the loop: a sidecar's clients belong to it
         await stack.enter_async_context(app.router.lifespan_context(app))
-        servers = [WebServer(app, listener, bounded(refusals(app.state.registry)))]
+        servers = []
         if settings.metrics_port is not None:
             for_metrics = stack.enter_context(listen(settings.host, settings.metrics_port, "EVERTURN_METRICS_PORT"))
             # What it refuses is not counted: the other listener has the counter.
             servers.append(WebServer(metrics_alone(app.state.registry), for_metrics))
-        for server in servers:
-            server.start()
+        servers.append(WebServer(app, listener, bounded(refusals(app.state.registry))))
         freeze_gc()
         print(f"{name} service: {address(settings.host, port)}. Ctrl-C stops it.", flush=True)
         await stopping.wait()

@@ -74,13 +74,10 @@ async def _start(
     system = await start_services(stack, settings, runtime, wiring)
     if wiring.faults is not None:
         add_fault_routes(system.memory.app.router, wiring.faults)
-    servers = (
+    return system, (
         WebServer(system.memory.app, for_memory, bounded(refusals(system.memory.parts.registry))),
         WebServer(system.chat.app, for_chat, bounded(refusals(system.chat.parts.registry))),
     )
-    for server in servers:
-        server.start()
-    return system, servers
 
 
 class Switch(BaseModel):

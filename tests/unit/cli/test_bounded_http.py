@@ -57,7 +57,6 @@ async def serving(limit: int = 100, **limits: float) -> AsyncIterator[Server]:
             super().connection_made(transport)
 
     web = WebServer(server, listener, protocol=Noted)
-    web.start()
     try:
         async with asyncio.timeout(PATIENCE_S):
             yield server

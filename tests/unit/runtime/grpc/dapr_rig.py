@@ -108,7 +108,6 @@ async def dapr_rig(
     web = WebServer(app.http, listener)
     grpc_port = await app.grpc.start(HOST, 0)
     await runtime.start()
-    web.start()
     before: dict[str, Any] = dict(vars(sdk_settings))
     http_port = int(listener.getsockname()[1])
     sdk_settings.DAPR_HTTP_PORT = http_port

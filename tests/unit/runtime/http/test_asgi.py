@@ -27,7 +27,6 @@ async def test_a_body_over_the_limit_is_413_on_a_socket(rig: Rig) -> None:
 async def test_a_body_that_stops_half_way_is_408_and_the_end_of_the_connection(rig: Rig) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     server = WebServer(as_asgi(rig.front().handle, body_timeout_s=0.001), listener)
-    server.start()
     reader, writer = await asyncio.open_connection(*listener.getsockname())
     writer.write(b"POST /v1.0/state/statestore HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n[{")
 
@@ -47,7 +46,6 @@ async def broken(_: Request) -> Response:
 async def test_what_nobody_expected_is_500_in_daprs_json_and_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     server = WebServer(as_asgi(broken), listener)
-    server.start()
     transport = HttpTransport("http://{}:{}".format(*listener.getsockname()))
 
     response = await transport.send(Request("GET", "/v1.0/metadata"))
@@ -85,7 +83,6 @@ async def test_another_apps_health_is_not_told_to_a_foreign_page(rig: Rig) -> No
 async def test_two_hosts_are_400(rig: Rig) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     server = WebServer(as_asgi(rig.front().handle), listener)
-    server.start()
     reader, writer = await asyncio.open_connection(*listener.getsockname())
     writer.write(b"GET /v1.0/healthz HTTP/1.1\r\nhost: localhost\r\nhost: evil.example\r\nconnection: close\r\n\r\n")
 
