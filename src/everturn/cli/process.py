@@ -56,7 +56,11 @@ class Deadline:
         self._at: float | None = None
 
     def begin(self) -> None:
-        self._at = asyncio.get_running_loop().time() + self._limit_s
+        """When it is over the process ends, whatever is still at work."""
+        log.info("stopping", extra={"limit_s": self._limit_s})
+        loop = asyncio.get_running_loop()
+        self._at = loop.time() + self._limit_s
+        loop.call_later(self._limit_s, force_exit)
 
     def left_s(self) -> float:
         if self._at is None:
@@ -267,12 +271,9 @@ class WebServer:
 async def stop_servers(servers: Sequence[WebServer], deadline: Deadline, release_waiters: Callable[[], None]) -> None:
     """Begin the graceful stop that `deadline` limits: answer what is under way, take no more.
 
-    When it is over the process ends, whatever is still at work. `release_waiters` answers requests that wait for turns.
+    `release_waiters` answers requests that wait for turns.
     """
-    log.info("stopping", extra={"limit_s": deadline.left_s()})
-    loop = asyncio.get_running_loop()
-    loop.call_later(deadline.left_s() * _SHARE_OF_WAITERS, release_waiters)
-    loop.call_later(deadline.left_s(), force_exit)
     deadline.begin()
+    asyncio.get_running_loop().call_later(deadline.left_s() * _SHARE_OF_WAITERS, release_waiters)
     await asyncio.gather(*(server.stop(deadline.left_s() * _SHARE_OF_REQUESTS) for server in servers))
     log.info("requests_ended")

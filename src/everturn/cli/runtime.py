@@ -9,7 +9,7 @@ import contextlib
 import logging
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,6 @@ from everturn.cli.process import (
     Deadline,
     WebServer,
     bounded,
-    force_exit,
     freeze_gc,
     grpc_connections,
     listen,
@@ -120,7 +119,8 @@ def run_runtime(settings: Settings, command: RuntimeCommand) -> int:
     apps = _apps(settings, command)
     if command.log_level is not None:
         logs.set_level(command.log_level)
-    _check_configuration(command.configuration)
+    if command.configuration is not None and not command.configuration.is_file():  # what is in it is no setting
+        raise SettingError(f"--config: there is no file {str(command.configuration)!r}")
     return run(_run(settings, command, apps))
 
 
@@ -139,24 +139,20 @@ def _apps(settings: Settings, command: RuntimeCommand) -> list[_App]:
     ]
 
 
-def _check_configuration(file: Path | None) -> None:
-    """A wrong path is a wrong setting, what is in the file is not."""
-    if file is not None and not file.is_file():
-        raise SettingError(f"--config: there is no file {str(file)!r}")
-
-
 async def _run(settings: Settings, command: RuntimeCommand, apps: Sequence[_App]) -> int:
     stopping = asyncio.create_task(stop_signal().wait())
     deadline = Deadline(settings.shutdown_s)
     exit_code = 0
     async with contextlib.AsyncExitStack() as stack:
         listeners = 2 * len(apps) + (command.metrics_port is not None)
-        options, peers = _options(settings, command, listeners), _peers(settings, command)
-        runtime = await EmbeddedRuntime.open(_folder(settings, command), options=options, peers=peers)
+        folder, peers = _folder(settings, command.app_id)
+        runtime = await EmbeddedRuntime.open(folder, options=_options(settings, command, listeners), peers=peers)
         sidecars: list[_Listening] = []
         stack.push_async_callback(lambda: runtime.stop(_left_s(deadline, sidecars)))
         registry = CollectorRegistry()
-        protocol = _serve_metrics(command, registry, stack, deadline, listeners)
+        protocol = partial(bounded, refusals(registry), listeners)
+        if command.metrics_port is not None:
+            _serve_metrics(command.metrics_port, registry, stack, deadline, protocol())
         sidecars.extend([await _serve(runtime, app, stack, deadline, protocol()) for app in apps])
         grpc_connections(registry, lambda: sum(sidecar.app.grpc.open_connections() for sidecar in sidecars))
         await runtime.start()
@@ -176,9 +172,7 @@ async def _run(settings: Settings, command: RuntimeCommand, apps: Sequence[_App]
             ended.cancel()
         else:
             await stopping
-        log.info("stopping", extra={"limit_s": settings.shutdown_s})
         deadline.begin()
-        asyncio.get_running_loop().call_later(settings.shutdown_s, force_exit)
         if process is not None:
             await process.stop(deadline.left_s() * _SHARE_OF_APP)  # while it can still finish what it is doing
         await runtime.stop(_left_s(deadline, sidecars))
@@ -216,22 +210,15 @@ async def _serve(
 
 
 def _serve_metrics(
-    command: RuntimeCommand,
+    port: int,
     registry: CollectorRegistry,
     stack: contextlib.AsyncExitStack,
     deadline: Deadline,
-    listeners: int,
-) -> Callable[[], type[BoundedHttp]]:
-    """`/metrics` on a port of its own, if one is given: on the API's ports it would be a route that Dapr has not.
-
-    Returns what makes the protocol of another of `listeners`, whose refusals are counted there.
-    """
-    protocol = partial(bounded, refusals(registry), listeners)
-    if command.metrics_port is not None:
-        listener = stack.enter_context(listen(_HOST, command.metrics_port, "--metrics-port"))
-        server = WebServer(metrics_alone(registry), listener, protocol())
-        stack.push_async_callback(lambda: server.stop(min(_GOODBYE_S, deadline.left_s())))
-    return protocol
+    protocol: type[BoundedHttp],
+) -> None:
+    """`/metrics` on a port of its own: on the API's ports it would be a route that Dapr has not."""
+    server = WebServer(metrics_alone(registry), stack.enter_context(listen(_HOST, port, "--metrics-port")), protocol)
+    stack.push_async_callback(lambda: server.stop(min(_GOODBYE_S, deadline.left_s())))
 
 
 def _channel(app: _App) -> Transport | None:
@@ -240,27 +227,21 @@ def _channel(app: _App) -> Transport | None:
     return GrpcAppTransport(f"{_HOST}:{app.port}") if app.speaks_grpc else HttpTransport(address(_HOST, app.port))
 
 
-def _folder(settings: Settings, command: RuntimeCommand) -> Path:
-    """Both services share the folder of `everturn up`; with --app-id each app has one of its own in it.
+def _folder(settings: Settings, app_id: str | None) -> tuple[Path, PeerRouter | None]:
+    """Both services share the folder of `everturn up`; with --app-id each app has its own in it, and peers there.
 
     Raises StartError if what was said under `everturn up` would seem to be lost by that.
     """
-    if command.app_id is None:
-        return settings.data_dir
-    own, shared = PeerFolder(settings.data_dir / "apps", command.app_id).own_folder, settings.data_dir / DATABASE_FILE
-    if command.app_id in (CHAT_APP_ID, MEMORY_APP_ID) and shared.exists() and not (own / DATABASE_FILE).exists():
+    if app_id is None:
+        return settings.data_dir, None
+    folder, shared = PeerFolder(settings.data_dir / "apps", app_id), settings.data_dir / DATABASE_FILE
+    own = folder.own_folder
+    if app_id in (CHAT_APP_ID, MEMORY_APP_ID) and shared.exists() and not (own / DATABASE_FILE).exists():
         raise StartError(
             f"{str(shared)!r} has what was said under `everturn up`, and --app-id would not read it: "
             "leave --app-id out, or set EVERTURN_DATA_DIR to another folder to begin with nothing"
         )
-    return own
-
-
-def _peers(settings: Settings, command: RuntimeCommand) -> PeerRouter | None:
-    """Runtimes of one app each share the data folder."""
-    if command.app_id is None:
-        return None
-    return PeerRouter(PeerFolder(settings.data_dir / "apps", command.app_id), SystemClock())
+    return own, PeerRouter(folder, SystemClock())
 
 
 def _options(settings: Settings, command: RuntimeCommand, listeners: int) -> RuntimeOptions:
