@@ -1,5 +1,8 @@
 """What `everturn doctor` looks at. A check changes nothing and raises nothing: what it cannot find out is a finding."""
 
+import asyncio
+import contextlib
+import json
 import os
 import platform
 import shutil
@@ -10,7 +13,6 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from importlib.metadata import version
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, Self
 
 import apsw
@@ -21,7 +23,8 @@ from everturn.cli.process import listen, who_may_call
 from everturn.contracts.events import CHAT_APP_ID, MEMORY_APP_ID
 from everturn.dapr.client import DaprClient
 from everturn.dapr.http_transport import HttpTransport
-from everturn.errors import EverturnError, SettingError
+from everturn.dapr.wire import Request, Response
+from everturn.errors import EverturnError, SettingError, TransientError
 from everturn.models.endpoint import Endpoint, endpoint_of
 from everturn.models.faults import status_fault
 from everturn.models.probe import ask_for_models
@@ -208,22 +211,16 @@ class Sidecar:
         self._is_set = bool({"dapr_http_port", "dapr_grpc_port"} & settings.model_fields_set)
         token = settings.dapr_api_token
         headers = {"dapr-api-token": token.get_secret_value()} if token else {}
-        base_url = f"http://{_HOST}:{self._port}"
-        self._http = httpx2.AsyncClient(base_url=base_url, headers=headers, timeout=_LIMIT_S, trust_env=False)
-        self._transport = HttpTransport(base_url, headers=headers)
-        self._answer: httpx2.Response | None = None
+        self._transport = HttpTransport(f"http://{_HOST}:{self._port}", headers=headers)
+        self._answer: Response | None = None
 
     async def __aenter__(self) -> Self:
-        try:
-            self._answer = await self._http.get("/v1.0/metadata")
-        except httpx2.HTTPError:
-            self._answer = None
+        with contextlib.suppress(TransientError, TimeoutError):
+            async with asyncio.timeout(_LIMIT_S):
+                self._answer = await self._transport.send(Request("GET", "/v1.0/metadata"))
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._http.aclose()
+    async def __aexit__(self, *_: object) -> None:
         await self._transport.close()
 
     @property
@@ -237,10 +234,10 @@ class Sidecar:
             return [Finding("sidecar", "ok", f"none at {at}; `everturn up` needs none")]
         if self._answer is None:
             return [Finding("sidecar", "problem", f"none at {at}: start `everturn runtime`, or Dapr's")]
-        if self._answer.status_code == 401:
+        if self._answer.status == 401:
             return [Finding("sidecar", "problem", f"it refuses the token: set DAPR_API_TOKEN to that of {at}")]
         try:
-            metadata = self._answer.json()
+            metadata = json.loads(self._answer.body)
             stores = [one["type"] for one in metadata["components"] if one["type"].startswith("state.")]
             found = self._described(at, str(metadata["id"]), metadata, stores)
         except (ValueError, KeyError, TypeError, AttributeError):
