@@ -4,7 +4,6 @@ import asyncio
 import socket
 import struct
 from contextlib import suppress
-from types import TracebackType
 from typing import Self
 
 _HOST = "127.0.0.1"
@@ -17,20 +16,14 @@ class FaultProxy:
     Byte for byte what comes in on one side goes out on the other, until a method says otherwise.
     """
 
-    def __init__(self, upstream_port: int, upstream_host: str = _HOST) -> None:
-        self._upstream = (upstream_host, upstream_port)
+    def __init__(self, upstream_port: int) -> None:
+        self.port = 0
+        self._upstream_port = upstream_port
         self._server: asyncio.Server | None = None
-        self._port = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._flowing = asyncio.Event()
         self._flowing.set()
-        self._accepted = 0
-        self._changed = asyncio.Condition()
-
-    @property
-    def port(self) -> int:
-        return self._port
 
     def refuse(self) -> None:
         """Reset what is connected and refuse new connections, until `restore`."""
@@ -46,10 +39,7 @@ class FaultProxy:
     def cut(self) -> None:
         """Reset every connection that there is; new ones are taken."""
         for writer in list(self._writers):
-            # To linger for zero seconds makes the kernel send RST in place of FIN (socket(7), SO_LINGER).
-            with suppress(OSError):
-                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            writer.transport.abort()
+            reset(writer)
 
     def hold(self) -> None:
         """Take connections and bytes and pass nothing on, until `restore`."""
@@ -61,35 +51,25 @@ class FaultProxy:
         if self._server is None:
             await self._listen()
 
-    async def accepted(self, times: int) -> None:
-        """Return once `times` connections have been taken."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._accepted >= times)
-
     async def __aenter__(self) -> Self:
         await self._listen()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self.stop_accepting()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._on_connection, _HOST, self._port, reuse_address=True)
-        self._port = self._server.sockets[0].getsockname()[1]
+        self._server = await asyncio.start_server(self._on_connection, _HOST, self.port, reuse_address=True)
+        self.port = self._server.sockets[0].getsockname()[1]
 
     async def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
         self._writers.add(writer)
-        async with self._changed:
-            self._accepted += 1
-            self._changed.notify_all()
         try:
             await self._relay(reader, writer)
         except (OSError, asyncio.CancelledError):
@@ -101,7 +81,7 @@ class FaultProxy:
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await self._flowing.wait()
-        up_reader, up_writer = await asyncio.open_connection(*self._upstream)
+        up_reader, up_writer = await asyncio.open_connection(_HOST, self._upstream_port)
         self._writers.add(up_writer)
         pumps = [asyncio.create_task(self._pump(reader, up_writer)), asyncio.create_task(self._pump(up_reader, writer))]
         try:
@@ -118,3 +98,10 @@ class FaultProxy:
             await self._flowing.wait()
             writer.write(data)
             await writer.drain()
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """End a connection by RST: to linger for zero seconds makes the kernel send it in place of FIN (socket(7))."""
+    with suppress(OSError):
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()

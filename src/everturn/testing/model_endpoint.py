@@ -2,24 +2,13 @@
 
 import asyncio
 import json
-import socket
-import struct
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Self, assert_never
 
-from everturn.testing.model_answers import (
-    Answer,
-    Cut,
-    Endless,
-    Held,
-    Reset,
-    Spoken,
-    Whole,
-    status,
-)
+from everturn.testing.fault_proxy import reset
+from everturn.testing.model_answers import Answer, Cut, Endless, Held, Reset, Spoken, Whole, status
 
 _HOST = "127.0.0.1"
 _CHUNK = b" " * 65_536
@@ -59,15 +48,11 @@ class ModelEndpoint:
         self._changed = asyncio.Condition()
         self._connections: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
-        self._port = 0
+        self.port = 0
 
     @property
     def base_url(self) -> str:
-        return f"http://{_HOST}:{self._port}/v1"
-
-    @property
-    def port(self) -> int:
-        return self._port
+        return f"http://{_HOST}:{self.port}/v1"
 
     def script(self, *answers: Answer) -> None:
         """Add `answers` to the script."""
@@ -95,13 +80,11 @@ class ModelEndpoint:
             await self._changed.wait_for(lambda: not self._connections)
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._on_connection, _HOST, self._port)
-        self._port = self._server.sockets[0].getsockname()[1]
+        self._server = await asyncio.start_server(self._on_connection, _HOST, self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
         self._server.close()
         for connection in self._connections:
@@ -147,7 +130,7 @@ class ModelEndpoint:
                 await _send(writer, _head(Whole(b""), len(answer.body) + 1_000) + answer.body)
                 return False
             case Reset():
-                _reset(writer)
+                reset(writer)
                 return False
             case Held():
                 await answer.until.wait()
@@ -188,19 +171,13 @@ async def _speak(answer: Spoken, writer: asyncio.StreamWriter) -> None:
     for piece in answer.chunks():
         await (_send(writer, piece) if isinstance(piece, bytes) else piece.wait())
     if answer.is_cut:
-        _reset(writer)
+        reset(writer)
 
 
 def _head(answer: Whole, length: int) -> bytes:
     headers = {"content-type": "application/json", "content-length": str(length), **answer.headers}
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     return f"HTTP/1.1 {answer.status} Scripted\r\n{lines}\r\n".encode("latin-1")
-
-
-def _reset(writer: asyncio.StreamWriter) -> None:
-    # To linger for zero seconds makes the kernel send RST in place of FIN (socket(7), SO_LINGER).
-    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.transport.abort()
 
 
 async def _read_request(reader: asyncio.StreamReader) -> ModelRequest | None:
