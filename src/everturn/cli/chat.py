@@ -72,11 +72,6 @@ def _read_lines(conversation: Conversation) -> None:
             conversation.say(text)
 
 
-def _minute(at: str) -> str:
-    """A time of the service as the clock here shows it."""
-    return f"{datetime.fromisoformat(at).astimezone():%Y-%m-%d %H:%M}"
-
-
 def _line(prompt: str) -> str | None:
     """What is typed; None at the end of the input."""
     try:
@@ -93,23 +88,20 @@ def _say_how_to_go_on(conversation: Conversation, options: ChatOptions) -> None:
     note(f"to go on: {shell('chat', *user, '--session', conversation.session_id, *url)}")
 
 
+@dataclass(frozen=True, slots=True)
 class _Prompt:
     """A person who types messages and commands."""
 
-    def __init__(
-        self, client: httpx2.Client, conversation: Conversation, terminal: Terminal, options: ChatOptions
-    ) -> None:
-        self._client = client
-        self._conversation = conversation
-        self._terminal = terminal
-        self._options = options
-        self._console = Console(highlight=False)
+    client: httpx2.Client
+    conversation: Conversation
+    terminal: Terminal
+    options: ChatOptions
 
     def run(self) -> None:
         """Until /quit or the end of the input. What goes wrong with one message is said, and the next one may come."""
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401, PLC0415 - gives input() line editing
-        self._terminal.note(f"session: {self._conversation.session_id} (/help lists the commands, /quit leaves)")
+        self.terminal.note(f"session: {self.conversation.session_id} (/help lists the commands, /quit leaves)")
         while (text := _line("you> ")) is not None:
             word, _, rest = text.strip().partition(" ")
             if word == "/quit":
@@ -119,41 +111,42 @@ class _Prompt:
             try:
                 self._do(word, rest.strip(), text)
             except EverturnError as error:
-                self._console.print(plain(error.message), style="red")
+                self.terminal.console.print(plain(error.message), style="red")
                 if isinstance(error, TransientError) or error.kind == TURN_FAILED:
-                    self._terminal.note("/retry tries it again")
-        _say_how_to_go_on(self._conversation, self._options)
+                    self.terminal.note("/retry tries it again")
+        _say_how_to_go_on(self.conversation, self.options)
 
     def _do(self, word: str, rest: str, text: str) -> None:
         commands: dict[str, Callable[[], None]] = {
-            "/help": lambda: self._console.print(plain(_HELP)),
-            "/turn": lambda: print_turn(self._conversation.look(), self._console),
-            "/retry": lambda: self._show(self._conversation.again),
+            "/help": lambda: self.terminal.console.print(plain(_HELP)),
+            "/turn": lambda: print_turn(self.conversation.look(), self.terminal.console),
+            "/retry": lambda: self._show(self.conversation.again),
             "/sessions": lambda: self._sessions(rest),
         }
         if word.startswith("//") or not word.startswith("/"):
             message = text.replace("//", "/", 1) if word.startswith("//") else text
-            self._show(lambda: self._conversation.say(message))
+            self._show(lambda: self.conversation.say(message))
         elif word in commands:
             commands[word]()
         else:
             raise TerminalError(f"no command {word!r}: /help lists them")
 
     def _show(self, work: Callable[[], None]) -> None:
-        with self._terminal.showing():
+        with self.terminal.showing():
             work()
 
     def _sessions(self, wanted: str) -> None:
         if wanted:
-            self._conversation.go_to(wanted)
-            self._terminal.note(f"session: {wanted}")
+            self.conversation.go_to(wanted)
+            self.terminal.note(f"session: {wanted}")
             return
-        query = {"user_id": self._options.user_id} if self._options.user_id is not None else {}
-        listed = answer_to(self._client, self._client.build_request("GET", "/sessions", params=query), SessionList)
+        query = {"user_id": self.options.user_id} if self.options.user_id is not None else {}
+        listed = answer_to(self.client, self.client.build_request("GET", "/sessions", params=query), SessionList)
         rows = Table.grid(padding=(0, 2))
         rows.add_column(no_wrap=True, overflow="fold")
         rows.add_column(no_wrap=True, overflow="ellipsis")
         for session in listed.sessions:
             turns = f"{session.turns} turn{'' if session.turns == 1 else 's'}"
-            rows.add_row(plain(session.session_id), plain(f"{turns}, {_minute(session.last_at)}: {session.title}"))
-        self._console.print(rows if listed.sessions else plain("no conversation yet"))
+            at = datetime.fromisoformat(session.last_at).astimezone()
+            rows.add_row(plain(session.session_id), plain(f"{turns}, {at:%Y-%m-%d %H:%M}: {session.title}"))
+        self.terminal.console.print(rows if listed.sessions else plain("no conversation yet"))

@@ -5,7 +5,8 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
+from urllib.parse import quote
 
 import httpx2
 from pydantic import BaseModel, ValidationError
@@ -89,11 +90,14 @@ def answer_to(client: httpx2.Client, request: httpx2.Request, shape: type[T]) ->
         raise TerminalError(f"{response.url} did not answer as a chat service does: is it one?") from error
 
 
+def path_of(turn_id: str) -> str:
+    return f"/turns/{quote(turn_id, safe='')}"
+
+
 def problem(response: httpx2.Response) -> EverturnError:
     """The error for a refusal (RFC 9457), in the service's own sentence. 503 is transient: it may answer later."""
     try:
-        body: dict[str, Any] = response.json()
-        detail = str(body["detail"])
+        detail = str(response.json()["detail"])
     except (ValueError, KeyError, TypeError):
         detail = "without saying why"
     sentence = f"the chat service answered {response.status_code}: {detail}"

@@ -10,12 +10,12 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import quote, unquote
 
 import httpx2
 
-from everturn.cli.client import answer_to, problem, reaching
+from everturn.cli.client import answer_to, path_of, problem, reaching
 from everturn.contracts.chat import ApprovalDecision, Turn, TurnStatus
 from everturn.contracts.fields import new_id
 from everturn.errors import TerminalError, TransientError
@@ -43,7 +43,7 @@ class Asked:
     arguments: str
 
 
-class Screen(Protocol):
+class Screen:
     """Where a conversation is shown. `patience_s`: how long a service that went away is asked again."""
 
     patience_s: float
@@ -61,6 +61,7 @@ class Screen(Protocol):
 
     def lost(self, sentence: str) -> None:
         """The service cannot be reached now, until something is heard again."""
+        self.note(sentence)
 
     def decide(self, turn_id: str, asked: Asked) -> ApprovalDecision | None:
         """What the person decides about a call; None if there is nobody here to ask."""
@@ -122,12 +123,8 @@ class Conversation:
         self.turn_id: str | None = None
         # The message that the service may not have: its key and body.
         self._unsent: tuple[str, dict[str, Any]] | None = None
-        self._is_running = False
-
-    @property
-    def is_running(self) -> bool:
-        """Whether the turn of the last message was taken and not seen to end."""
-        return self._is_running
+        # Whether the turn of the last message was taken and not seen to end.
+        self.is_running = False
 
     def say(self, text: str) -> None:
         """Send `text` and show its turn to the end.
@@ -136,17 +133,17 @@ class Conversation:
         reply.
         """
         body = {"user_id": self._user_id, "text": text, "metadata": {"session_id": self.session_id}}
-        self._unsent, self.turn_id, self._is_running = (new_id(), body), None, False
+        self._unsent, self.turn_id, self.is_running = (new_id(), body), None, False
         self._listen()
 
     def go_to(self, session_id: str) -> None:
         """Go on in another conversation of the user."""
-        self.session_id, self.turn_id, self._unsent, self._is_running = session_id, None, None, False
+        self.session_id, self.turn_id, self._unsent, self.is_running = session_id, None, None, False
 
     def again(self) -> None:
         """Send the last message again if it was not taken, hear its turn again if that was not seen to end, or run a
         failed one again. Raises as `say`."""
-        if self._unsent is None and not self._is_running:
+        if self._unsent is None and not self.is_running:
             if self.turn_id is None:
                 raise TerminalError("there is nothing to try again: no message was sent yet")
             answer_to(self._client, self._client.build_request("POST", f"{self._path}/rerun"), Turn)
@@ -161,24 +158,26 @@ class Conversation:
 
     @property
     def _path(self) -> str:
-        return f"/turns/{quote(self.turn_id or '', safe='')}"
+        return path_of(self.turn_id or "")
 
     def _listen(self) -> None:
         """Hear the turn to its end, and show it. Raises as `say`."""
         heard, lost_at = Heard(), None
         with self._looking():
-            while self._is_running or not heard.is_over:
+            while self.is_running or not heard.is_over:
                 try:
                     for _ in self._events(heard):
                         lost_at = None
                         self._screen.heard(heard.text)
                         self._decide(heard)
                     ended = self.look()
-                    self._is_running = False
+                    self.is_running = False
                 except TransientError as error:
                     lost_at = self._go_on_after(error, lost_at)
                     time.sleep(_PAUSE_S)  # noqa: TID251 - nobody can say when a service is back
         self._screen.ended(ended)
+        if ended.reply is not None and ended.reply.degraded:
+            self._screen.note(f"answered without: {', '.join(ended.reply.degraded)}")
         if ended.status is not TurnStatus.COMPLETED:
             why = f": {ended.error.message}" if ended.error else ""
             if ended.status is TurnStatus.CANCELLED:
@@ -188,7 +187,7 @@ class Conversation:
     def _go_on_after(self, error: TransientError, lost_at: float | None) -> float:
         """When the service was lost. Raises `error` if that is too long ago, or if it was never there."""
         if lost_at is None:
-            if error.kind == "refused" and not self._is_running:
+            if error.kind == "refused" and not self.is_running:
                 raise error
             is_away = error.kind in ("refused", "cut")
             why = "the service went away" if is_away else error.message
@@ -202,30 +201,25 @@ class Conversation:
         """Hear events over one connection: yields once it is open, then after each event that `heard` has taken in."""
         if heard.is_over:
             return
+        method, path, headers, body = "GET", f"{self._path}/events", {"Last-Event-ID": heard.last_event}, None
         if self._unsent is not None:
             key, body = self._unsent
-            request = self._request("POST", "/chat/", {"Idempotency-Key": key}, body)
-        else:
-            request = self._request("GET", f"{self._path}/events", {"Last-Event-ID": heard.last_event})
+            method, path, headers = "POST", "/chat/", {"Idempotency-Key": key}
+        headers["Accept"] = "text/event-stream"
+        timeout = httpx2.Timeout(5.0, read=_SILENCE_S)
+        request = self._client.build_request(method, path, json=body, headers=headers, timeout=timeout)
         with reaching(self._client), contextlib.closing(self._client.send(request, stream=True)) as response:
             if response.status_code != 200:
                 response.read()
                 raise problem(response)
             self.turn_id = unquote(response.headers["location"].rpartition("/")[2])
-            self._unsent, self._is_running = None, True
+            self._unsent, self.is_running = None, True
             yield
             for event in httpx2.EventSource(response, max_event_size=_MAX_EVENT_BYTES):
                 heard.apply(event.id, json.loads(event.data))
                 yield
         if not heard.is_over:
             raise TransientError("the stream of the turn ended before the turn", kind="cut")
-
-    def _request(
-        self, method: str, path: str, headers: dict[str, str], body: dict[str, Any] | None = None
-    ) -> httpx2.Request:
-        headers = {**headers, "Accept": "text/event-stream"}
-        timeout = httpx2.Timeout(5.0, read=_SILENCE_S)
-        return self._client.build_request(method, path, json=body, headers=headers, timeout=timeout)
 
     def _decide(self, heard: Heard) -> None:
         """Ask the person about the calls that the turn waits for, each once."""
@@ -251,7 +245,7 @@ class Conversation:
 
         def look() -> None:
             while not done.wait(_LOOK_EVERY_S):
-                if self._is_running:
+                if self.is_running:
                     with contextlib.suppress(TransientError, TerminalError):
                         self._screen.look(self.look())
 

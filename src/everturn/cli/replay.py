@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from everturn.chat.assistant.agent import build_assistant
 from everturn.chat.replay import Replay, replay
-from everturn.cli.client import printable
-from everturn.cli.turns import ask, path_of
+from everturn.cli.client import path_of, printable
+from everturn.cli.turns import ask
 from everturn.contracts.recording import Recording
 from everturn.errors import TerminalError
 from everturn.models.providers import prepare_sdk

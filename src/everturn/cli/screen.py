@@ -31,16 +31,7 @@ class Lines(Screen):
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
 
-    def heard(self, text: str) -> None:
-        """The reply is printed once it is whole."""
-
-    def look(self, turn: Turn) -> None:
-        """Nothing is said of that here."""
-
     def note(self, sentence: str) -> None:
-        note(sentence)
-
-    def lost(self, sentence: str) -> None:
         note(sentence)
 
     def decide(self, turn_id: str, asked: Asked) -> ApprovalDecision | None:
@@ -53,8 +44,6 @@ class Lines(Screen):
             print((turn.reply or turn).model_dump_json(exclude_none=True), flush=True)
         elif turn.reply is not None:
             print(printable(turn.reply.reply), flush=True)
-        if turn.reply is not None and turn.reply.degraded:
-            note(f"answered without: {', '.join(turn.reply.degraded)}")
 
 
 class Terminal(Screen):
@@ -67,7 +56,7 @@ class Terminal(Screen):
     wants_looks = True
 
     def __init__(self, console: Console) -> None:
-        self._console = console
+        self.console = console
         self._spinner = Spinner("dots", style="dim")
         self._turn: Turn | None = None
         self._heard = ""
@@ -82,7 +71,7 @@ class Terminal(Screen):
         """Show the turn that runs in this block."""
         self._turn, self._heard, self._printed, self._rest, self._lost = None, "", [], Text(), None
         # Fixed for a turn: lines that are printed stay as they are if the window changes.
-        self._width = self._console.width
+        self._width = self.console.width
         try:
             self._draw()
             yield
@@ -92,7 +81,7 @@ class Terminal(Screen):
     def _draw(self) -> None:
         self._live = Live(
             get_renderable=self._render,
-            console=self._console,
+            console=self.console,
             refresh_per_second=_REFRESHES_A_SECOND,
             transient=True,
         )
@@ -112,7 +101,7 @@ class Terminal(Screen):
         return Group(self._rest, self._spinner) if self._rest else self._spinner
 
     def _print(self, line: Text) -> None:
-        self._console.print(line)
+        self.console.print(line)
         self._printed.append(line.plain)
 
     def heard(self, text: str) -> None:
@@ -124,7 +113,7 @@ class Terminal(Screen):
 
     def _lines(self) -> list[Text]:
         text = Text(_LABEL, style="bold green").append(printable(self._heard), style="not bold default")
-        return list(text.wrap(self._console, self._width, tab_size=4))
+        return list(text.wrap(self.console, self._width, tab_size=4))
 
     def _show(self, lines: list[Text]) -> None:
         """Print those of `lines` that are not printed yet; all, if they are another answer."""
@@ -140,7 +129,7 @@ class Terminal(Screen):
         self._turn = turn
 
     def note(self, sentence: str) -> None:
-        self._console.print(plain(sentence), style="dim")
+        self.console.print(plain(sentence), style="dim")
 
     def lost(self, sentence: str) -> None:
         """Say it in the status until the turn is heard again."""
@@ -148,7 +137,7 @@ class Terminal(Screen):
 
     def decide(self, turn_id: str, asked: Asked) -> ApprovalDecision | None:
         self._stop()
-        self._console.print(
+        self.console.print(
             Text("approve? ", style="bold yellow").append(printable(f"{asked.tool} {asked.arguments}"), style="default")
         )
         try:
@@ -168,8 +157,6 @@ class Terminal(Screen):
             self._heard = self._heard or turn.reply.reply
             self._show(self._lines())
             self._rest = Text()
-        if turn.reply is not None and turn.reply.degraded:
-            self.note(f"answered without: {', '.join(turn.reply.degraded)}")
 
 
 def status_of(turn: Turn | None, now: datetime) -> str:

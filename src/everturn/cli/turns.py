@@ -3,12 +3,13 @@
 import json
 import sys
 from collections.abc import Mapping
+from typing import Any
 from urllib.parse import quote
 
 from rich.console import Console
 from rich.table import Table
 
-from everturn.cli.client import T, answer_to, command, note, open_client, plain
+from everturn.cli.client import T, answer_to, command, note, open_client, path_of, plain
 from everturn.contracts.chat import Turn, TurnList
 
 # Columns of what goes to a file or a pipe, which have no width of their own: lines stay whole.
@@ -31,7 +32,7 @@ def steer_turn(turn_id: str, action: str, *, url: str | None) -> None:
 def decide(turn_id: str, call_id: str, decision: dict[str, str | None], *, url: str | None) -> None:
     """Decide about a call that the turn waits for, and print the turn after it. Raises as `show_turn`."""
     path = f"{path_of(turn_id)}/approvals/{quote(call_id, safe='')}"
-    print_turn(ask("POST", path, url, Turn, body=decision), _console())
+    print_turn(ask("POST", path, url, Turn, json=decision), _console())
 
 
 def list_turns(wanted: Mapping[str, str | int | None], *, url: str | None) -> None:
@@ -40,7 +41,7 @@ def list_turns(wanted: Mapping[str, str | int | None], *, url: str | None) -> No
     How to see the next ones goes to stderr, and that there are none. Raises as `show_turn`.
     """
     query = {name: value for name, value in wanted.items() if value is not None}
-    listed = ask("GET", "/turns", url, TurnList, query)
+    listed = ask("GET", "/turns", url, TurnList, params=query)
     if not listed.turns:
         note("no turns")
         return
@@ -52,22 +53,13 @@ def list_turns(wanted: Mapping[str, str | int | None], *, url: str | None) -> No
         note(f"there are more: --cursor {listed.next}")
 
 
-def path_of(turn_id: str) -> str:
-    return f"/turns/{quote(turn_id, safe='')}"
+def ask(method: str, path: str, url: str | None, shape: type[T], **given: Any) -> T:
+    """The chat service's answer as `shape`; `given` is what else `httpx2.Client.build_request` takes.
 
-
-def ask(
-    method: str,
-    path: str,
-    url: str | None,
-    shape: type[T],
-    query: dict[str, str | int] | None = None,
-    *,
-    body: dict[str, str | None] | None = None,
-) -> T:
-    """The chat service's answer as `shape`. Raises as `show_turn`."""
+    Raises as `show_turn`.
+    """
     with open_client(url) as client:
-        return answer_to(client, client.build_request(method, path, params=query, json=body), shape)
+        return answer_to(client, client.build_request(method, path, **given), shape)
 
 
 def _console() -> Console:
