@@ -14,7 +14,6 @@ from typing import Annotated, Literal, Self
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 from pydantic import (
-    AliasChoices,
     BeforeValidator,
     Field,
     HttpUrl,
@@ -95,7 +94,7 @@ class Settings(BaseSettings):
     )
     gemini_api_key: OptionalSecret = Field(
         None,
-        validation_alias=AliasChoices("GEMINI_API_KEY", "gemini_api_key"),
+        validation_alias="GEMINI_API_KEY",
         description="means Gemini, with `EVERTURN_MODEL_NAME` or its default; `EVERTURN_MODEL_BASE_URL` wins over it",
     )
 
@@ -214,20 +213,16 @@ class Settings(BaseSettings):
         description="Bearer token with which `everturn chat` and `everturn turns` sign in: a user's or an operator's",
     )
 
-    dapr_http_port: Port = Field(
-        3500, validation_alias=AliasChoices("DAPR_HTTP_PORT", "dapr_http_port"), description="HTTP port of the sidecar"
-    )
-    dapr_grpc_port: Port = Field(
-        50001, validation_alias=AliasChoices("DAPR_GRPC_PORT", "dapr_grpc_port"), description="gRPC port of the sidecar"
-    )
+    dapr_http_port: Port = Field(3500, validation_alias="DAPR_HTTP_PORT", description="HTTP port of the sidecar")
+    dapr_grpc_port: Port = Field(50001, validation_alias="DAPR_GRPC_PORT", description="gRPC port of the sidecar")
     dapr_api_token: OptionalSecret = Field(
         None,
-        validation_alias=AliasChoices("DAPR_API_TOKEN", "dapr_api_token"),
+        validation_alias="DAPR_API_TOKEN",
         description="token that the sidecar asks of the services",
     )
     app_api_token: OptionalSecret = Field(
         None,
-        validation_alias=AliasChoices("APP_API_TOKEN", "app_api_token"),
+        validation_alias="APP_API_TOKEN",
         description="token that the memory service asks of its callers",
     )
 
@@ -311,10 +306,7 @@ def load_settings() -> Settings:
 
 def environment_name(setting: str) -> str:
     """The name of the environment variable that the field `setting` is read from."""
-    alias = Settings.model_fields[setting].validation_alias
-    if isinstance(alias, AliasChoices):
-        return str(alias.choices[0])
-    return f"{_PREFIX}{setting}".upper()
+    return str(Settings.model_fields[setting].validation_alias or f"{_PREFIX}{setting}".upper())
 
 
 def unknown_settings() -> dict[str, str | None]:
