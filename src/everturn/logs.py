@@ -22,14 +22,6 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 _LIBRARIES = ("uvicorn", "uvicorn.error", "uvicorn.access", "httpx2", "httpcore2", "openai", "agents", "dapr")
 # The first line of their records is constant; what they add to it is not.
 _CONSTANT_FIRST_LINE = frozenset({"asyncio", "uvicorn.error"})
-# The words of `dapr run --log-level`.
-_LEVELS = {
-    "debug": logging.DEBUG,
-    "info": logging.INFO,
-    "warn": logging.WARNING,
-    "error": logging.ERROR,
-    "fatal": logging.CRITICAL,
-}
 _MAX_VALUE_CHARS = 300
 _MAX_FRAMES = 12
 _COLOURS = {"DEBUG": "2", "INFO": "32", "WARNING": "33", "ERROR": "31", "CRITICAL": "31;1"}
@@ -51,9 +43,7 @@ def configure(json: bool | None = None, *, stream: TextIO | None = None) -> None
         _JsonLines() if as_json else _Readable(colour="NO_COLOR" not in os.environ and target.isatty())
     )
     root = logging.getLogger()
-    for old in list(root.handlers):
-        root.removeHandler(old)
-    root.addHandler(handler)
+    root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("everturn").setLevel(logging.INFO)
     for name in _LIBRARIES:
@@ -67,7 +57,7 @@ def configure(json: bool | None = None, *, stream: TextIO | None = None) -> None
 
 def set_level(level: str) -> None:
     """Log our own events from `level` on: `debug`, `info`, `warn`, `error` or `fatal`. Libraries stay as they are."""
-    logging.getLogger("everturn").setLevel(_LEVELS[level])
+    logging.getLogger("everturn").setLevel(level.upper())
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
