@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from everturn import __version__
 from everturn.models.endpoint import endpoint_of, model_name
+from everturn.proxies import DEFAULT_PORTS
 from everturn.settings import GEMINI_BASE_URL, Settings
 
 _REACH_LIMIT_S = 3.0
@@ -49,27 +50,20 @@ async def print_model_warning(settings: Settings) -> None:
     endpoint = endpoint_of(settings)
     if endpoint is None:
         return
-    proxy = endpoint.proxy
-    url = urlsplit(proxy or endpoint.base_url)
-    port = url.port or (443 if url.scheme == "https" else 80)
+    url = urlsplit(endpoint.proxy or endpoint.base_url)
+    port = url.port or DEFAULT_PORTS[url.scheme]
     try:
         async with asyncio.timeout(_REACH_LIMIT_S):
             _, writer = await asyncio.open_connection(url.hostname, port)
         writer.close()
     except OSError:  # TimeoutError is one
-        what = (
-            f"the proxy {url.hostname}:{port} on the way to the model endpoint {endpoint.origin}"
-            if proxy
-            else (f"the model endpoint {endpoint.origin}")
-        )
-        check = "HTTPS_PROXY and NO_PROXY" if proxy else "EVERTURN_MODEL_BASE_URL, and whether the endpoint runs"
-        if endpoint.base_url == GEMINI_BASE_URL and not proxy:
+        what, check = f"the model endpoint {endpoint.origin}", "EVERTURN_MODEL_BASE_URL, and whether the endpoint runs"
+        if endpoint.proxy:
+            what, check = f"the proxy {url.hostname}:{port} on the way to {what}", "HTTPS_PROXY and NO_PROXY"
+        elif endpoint.base_url == GEMINI_BASE_URL:
             check = "the network, and whether it needs HTTPS_PROXY"
-        print(
-            f"warning: {what} cannot be reached: check {check}; turns wait and retry until it can",
-            file=sys.stderr,
-            flush=True,
-        )
+        advice = f"{what} cannot be reached: check {check}; turns wait and retry until it can"
+        print(f"warning: {advice}", file=sys.stderr, flush=True)
 
 
 def _say(line: str) -> None:
