@@ -34,9 +34,9 @@ _MAX_EVENT_BYTES = 16 << 20
 TURN_FAILED = "turn_failed"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Asked:
-    """A call that a person has to decide about; `arguments` as the model wrote them."""
+    """A call that a person may have to decide about; `arguments` as the model wrote them."""
 
     call_id: str
     tool: str
@@ -76,8 +76,8 @@ class Heard:
 
     last_event: str = ""
     messages: dict[str, str] = field(default_factory=dict)
-    # By their ids: the names of the tools that were asked for, and the arguments.
-    tools: dict[str, tuple[str, str]] = field(default_factory=dict)
+    # By their ids.
+    calls: dict[str, Asked] = field(default_factory=dict)
     # What a person has to decide before there is more.
     asked: list[Asked] = field(default_factory=list)
     is_over: bool = False
@@ -100,15 +100,14 @@ class Heard:
             case "TEXT_MESSAGE_CONTENT":
                 self.messages[event["messageId"]] = self.messages.get(event["messageId"], "") + event["delta"]
             case "TOOL_CALL_START":
-                self.tools[event["toolCallId"]] = (event["toolCallName"], "")
+                self.calls[event["toolCallId"]] = Asked(event["toolCallId"], event["toolCallName"], "")
             case "TOOL_CALL_ARGS":
-                name, arguments = self.tools[event["toolCallId"]]
-                self.tools[event["toolCallId"]] = (name, arguments + event["delta"])
+                self.calls[event["toolCallId"]].arguments += event["delta"]
             case "RUN_ERROR":
                 self.is_over = True
             case "RUN_FINISHED":
                 ids = [each["toolCallId"] for each in (event.get("outcome") or {}).get("interrupts") or ()]
-                self.asked = [Asked(call_id, *self.tools[call_id]) for call_id in ids]
+                self.asked = [self.calls[call_id] for call_id in ids]
                 self.is_over = not self.asked
 
 
