@@ -22,7 +22,7 @@ from everturn.cli.process import (
     stop_servers,
     stop_signal,
 )
-from everturn.compose import PRODUCTION, Faults, System, Wiring, open_runtime, start_services
+from everturn.compose import PRODUCTION, Faults, System, Target, Wiring, open_runtime, start_services
 from everturn.settings import Settings
 from everturn.web.callers import CallerOf
 from everturn.web.problems import problem_responses
@@ -89,18 +89,14 @@ class Switch(BaseModel):
 def add_fault_routes(router: APIRouter, faults: Faults) -> None:
     """`POST /faults/memory` and `POST /faults/broker` with `{"away": true|false}`; each answers what now holds."""
 
-    @router.post(
-        "/faults/memory", tags=["faults"], summary="Take the memory service away", responses=problem_responses(403, 422)
-    )
-    async def memory(switch: Switch, caller: CallerOf) -> Switch:
-        caller.check_operator()
-        faults.set_away("memory", switch.away)
-        return switch
+    def add(target: Target, summary: str) -> None:
+        @router.post(
+            f"/faults/{target}", name=target, tags=["faults"], summary=summary, responses=problem_responses(403, 422)
+        )
+        async def set_away(switch: Switch, caller: CallerOf) -> Switch:
+            caller.check_operator()
+            faults.set_away(target, switch.away)
+            return switch
 
-    @router.post(
-        "/faults/broker", tags=["faults"], summary="Take the message broker away", responses=problem_responses(403, 422)
-    )
-    async def broker(switch: Switch, caller: CallerOf) -> Switch:
-        caller.check_operator()
-        faults.set_away("broker", switch.away)
-        return switch
+    add("memory", "Take the memory service away")
+    add("broker", "Take the message broker away")
