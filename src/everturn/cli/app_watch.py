@@ -5,7 +5,6 @@ As on Dapr, the sidecar is healthy and asks the app what it subscribes to once t
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -53,18 +52,16 @@ async def watch_worker(app: ServedApp, grpc_port: int, *, clock: Clock | None = 
     """Write a line when the app's first workflow worker connects. Log once that none has, if that takes long: a warning
     if workflows wait for it, since an app need not have any."""
     clock = clock or SystemClock()
-    connected = asyncio.create_task(app.worker.has_connected.wait())
-    patience = asyncio.create_task(sleep(clock, PATIENCE_S))
+
+    async def say_missing() -> None:
+        await sleep(clock, PATIENCE_S)
+        level = logging.WARNING if app.worker.waiting else logging.INFO
+        advice = f"workflows of {app.app_id!r} wait until its worker connects to gRPC port {grpc_port}"
+        log.log(level, "workflow_worker_missing", extra={"app_id": app.app_id, "advice": advice})
+
+    missing = asyncio.create_task(say_missing())
     try:
-        await asyncio.wait([connected, patience], return_when=asyncio.FIRST_COMPLETED)
-        if not connected.done():
-            level = logging.WARNING if app.worker.waiting else logging.INFO
-            advice = f"workflows of {app.app_id!r} wait until its worker connects to gRPC port {grpc_port}"
-            log.log(level, "workflow_worker_missing", extra={"app_id": app.app_id, "advice": advice})
-        await connected
+        await app.worker.has_connected.wait()
     finally:
-        for task in (connected, patience):
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        missing.cancel()
     print(f"Workflow engine started for {app.app_id}", flush=True)
