@@ -1,7 +1,7 @@
 """Builds the embedded runtime and both services in one process: for `everturn up`, tests, simulator and benchmarks.
 
 async with AsyncExitStack() as stack:
-    system = await start_services(stack, settings, await open_runtime(stack, settings))
+    system = await start_services(stack, settings, await open_runtime(stack, settings, wiring), wiring)
     … system.chat.app answers, system.runtime runs the turns …
 """
 
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Target = Literal["memory", "broker"]
+# Seconds for the work of a runtime that nobody has stopped before: its services have ended.
+_STOP_S = 1.0
 
 
 class Faults:
@@ -127,13 +129,11 @@ class Wiring:
 
     A model, if one is given, is used instead of that of the settings. `chat_sidecar` and `memory_sidecar` wrap what a
     service gets, `to_memory` what the runtime sends to the memory service; `chat_app` and `memory_app` make the HTTP
-    applications. `stop_s`: seconds that the runtime's work gets when it stops. `components_dir`: folder of Dapr
-    component files, None for what both services need.
+    applications. `components_dir`: folder of Dapr component files, None for what both services need.
     """
 
     clock: Clock = field(default_factory=SystemClock)
     components_dir: Path | None = None
-    stop_s: Callable[[], float] = lambda: 1.0
     faults: Faults | None = None
     chat_model: "Model | None" = None
     summary_model: "Model | None" = None
@@ -142,9 +142,6 @@ class Wiring:
     to_memory: Callable[[Transport], Transport] = _unchanged
     chat_app: Callable[[Settings, ChatParts], FastAPI] = chat_app_over
     memory_app: Callable[[Settings, MemoryParts], FastAPI] = memory_app_over
-
-
-PRODUCTION = Wiring()
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,17 +162,17 @@ class System:
     memory: Service[MemoryParts]
 
 
-async def open_runtime(stack: AsyncExitStack, settings: Settings, wiring: Wiring = PRODUCTION) -> EmbeddedRuntime:
+async def open_runtime(stack: AsyncExitStack, settings: Settings, wiring: Wiring) -> EmbeddedRuntime:
     """The runtime over the settings' data folder, which nobody else has from now on.
 
     It runs until `stack` ends. Raises StartError if the folder or a component file cannot be used.
     """
     runtime = await EmbeddedRuntime.open(settings.data_dir, options=runtime_options(settings, wiring))
-    stack.push_async_callback(lambda: runtime.stop(wiring.stop_s()))
+    stack.push_async_callback(runtime.stop, _STOP_S)
     return runtime
 
 
-def runtime_options(settings: Settings, wiring: Wiring = PRODUCTION) -> RuntimeOptions:
+def runtime_options(settings: Settings, wiring: Wiring) -> RuntimeOptions:
     """Those of a runtime in one process with its services: no socket, so no token of callers.
 
     The memory service knows it by APP_API_TOKEN, or by a token made here: others cannot pass for it.
@@ -189,9 +186,7 @@ def runtime_options(settings: Settings, wiring: Wiring = PRODUCTION) -> RuntimeO
     )
 
 
-async def start_services(
-    stack: AsyncExitStack, settings: Settings, runtime: EmbeddedRuntime, wiring: Wiring = PRODUCTION
-) -> System:
+async def start_services(stack: AsyncExitStack, settings: Settings, runtime: EmbeddedRuntime, wiring: Wiring) -> System:
     """Both services on a `runtime` that is open; it begins to deliver when they are there to be reached.
 
     They run until `stack` ends, in the reverse order.

@@ -55,7 +55,6 @@ def run_memory_service(settings: Settings) -> None:
 async def _serve(settings: Settings, name: str, port: int, make: Callable[[], _Made]) -> None:
     check_who_may_call(settings)
     stopping = stop_signal()
-    deadline = Deadline(settings.shutdown_s)
     async with contextlib.AsyncExitStack() as stack:
         listener = stack.enter_context(listen(settings.host, port, f"EVERTURN_{name.upper()}_PORT"))
         app, release_waiters = make()  # in the loop: a sidecar's clients belong to it
@@ -69,5 +68,5 @@ async def _serve(settings: Settings, name: str, port: int, make: Callable[[], _M
         freeze_gc()
         print(f"{name} service: {address(settings.host, port)}. Ctrl-C stops it.", flush=True)
         await stopping.wait()
-        await stop_servers(servers, deadline, release_waiters)
+        await stop_servers(servers, Deadline(settings.shutdown_s), release_waiters)
     log.info("stopped")

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-from dataclasses import replace
 
 from fastapi import APIRouter
 from pydantic import BaseModel, StrictBool
@@ -22,7 +21,7 @@ from everturn.cli.process import (
     stop_servers,
     stop_signal,
 )
-from everturn.compose import PRODUCTION, Faults, System, Target, Wiring, open_runtime, start_services
+from everturn.compose import Faults, System, Target, Wiring, open_runtime, start_services
 from everturn.settings import Settings
 from everturn.web.callers import CallerOf
 from everturn.web.problems import problem_responses
@@ -33,7 +32,7 @@ log = logging.getLogger(__name__)
 _SLOW_START_S = 2.0
 
 
-def run_up(settings: Settings, wiring: Wiring = PRODUCTION) -> None:
+def run_up(settings: Settings, wiring: Wiring) -> None:
     """Run until SIGTERM or Ctrl-C, then stop gracefully; a second Ctrl-C ends the process at once.
 
     With `faults` in `wiring` their switches are routes of the memory service. Raises SettingError or StartError if it
@@ -47,8 +46,7 @@ async def _up(settings: Settings, wiring: Wiring) -> None:
     slow = asyncio.get_running_loop().call_later(_SLOW_START_S, print_slow_start, settings)
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(slow.cancel)
-        deadline = Deadline(settings.shutdown_s)
-        system, servers = await _start(stack, settings, replace(wiring, stop_s=deadline.left_s))
+        system, servers = await _start(stack, settings, wiring)
         slow.cancel()
         resumed = system.runtime.engine.resumed_by_name.get(CHAT_WORKFLOW, 0)
         system.chat.parts.metrics.turns_resumed(resumed)
@@ -57,6 +55,7 @@ async def _up(settings: Settings, wiring: Wiring) -> None:
         warning = asyncio.create_task(print_model_warning(settings))
         await stopping.wait()
         warning.cancel()
+        deadline = Deadline(settings.shutdown_s)
         await stop_servers(servers, deadline, system.chat.parts.api.waiter.release)
         await system.runtime.stop(deadline.left_s())  # before the services: what they are doing may still finish
     log.info("stopped")
