@@ -90,8 +90,9 @@ def answer_to(client: httpx2.Client, request: httpx2.Request, shape: type[T]) ->
         raise TerminalError(f"{response.url} did not answer as a chat service does: is it one?") from error
 
 
-def path_of(turn_id: str) -> str:
-    return f"/turns/{quote(turn_id, safe='')}"
+def path_of(turn_id: str, *rest: str) -> str:
+    """The path of a turn, or of what is behind it."""
+    return "/".join(("/turns", *(quote(part, safe="") for part in (turn_id, *rest))))
 
 
 def problem(response: httpx2.Response) -> EverturnError:

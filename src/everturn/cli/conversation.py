@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 import httpx2
 
@@ -145,19 +145,18 @@ class Conversation:
         if self._unsent is None and not self.is_running:
             if self.turn_id is None:
                 raise TerminalError("there is nothing to try again: no message was sent yet")
-            answer_to(self._client, self._client.build_request("POST", f"{self._path}/rerun"), Turn)
+            answer_to(self._client, self._client.build_request("POST", self._path("rerun")), Turn)
         self._listen()
 
     def look(self) -> Turn:
         """The last turn. Raises as `say`, and TerminalError if there is none."""
         if self.turn_id is None:
             raise TerminalError("there is no turn yet: no message was sent")
-        request = self._client.build_request("GET", self._path, timeout=_LOOK_TIMEOUT_S)
+        request = self._client.build_request("GET", self._path(), timeout=_LOOK_TIMEOUT_S)
         return answer_to(self._client, request, Turn)
 
-    @property
-    def _path(self) -> str:
-        return path_of(self.turn_id or "")
+    def _path(self, *rest: str) -> str:
+        return path_of(self.turn_id or "", *rest)
 
     def _listen(self) -> None:
         """Hear the turn to its end, and show it. Raises as `say`."""
@@ -200,7 +199,7 @@ class Conversation:
         """Hear events over one connection: yields once it is open, then after each event that `heard` has taken in."""
         if heard.is_over:
             return
-        method, path, headers, body = "GET", f"{self._path}/events", {"Last-Event-ID": heard.last_event}, None
+        method, path, headers, body = "GET", self._path("events"), {"Last-Event-ID": heard.last_event}, None
         if self._unsent is not None:
             key, body = self._unsent
             method, path, headers = "POST", "/chat/", {"Idempotency-Key": key}
@@ -226,8 +225,8 @@ class Conversation:
             asked = heard.asked[0]
             decision = self._screen.decide(self.turn_id or "", asked)
             if decision is not None:
-                path = f"{self._path}/approvals/{quote(asked.call_id, safe='')}"
-                request = self._client.build_request("POST", path, json=decision.model_dump(exclude_none=True))
+                path, body = self._path("approvals", asked.call_id), decision.model_dump(exclude_none=True)
+                request = self._client.build_request("POST", path, json=body)
                 try:
                     answer_to(self._client, request, Turn)
                 except TerminalError as error:  # somebody else was quicker

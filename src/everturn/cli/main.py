@@ -337,25 +337,25 @@ def show(turn_id: TurnId, url: Url = None) -> None:
 @turns.command("pause", help="Hold a turn, and its session behind it.")
 @turns.command("cancel", help="End a turn without a reply.")
 def steer(ctx: typer.Context, turn_id: TurnId, url: Url = None) -> None:
-    from everturn.cli.turns import steer_turn  # noqa: PLC0415
+    from everturn.cli.turns import show_turn  # noqa: PLC0415
 
-    steer_turn(turn_id, str(ctx.info_name), url=url)
+    show_turn(turn_id, str(ctx.info_name), url=url)
 
 
 @turns.command()
 def approve(turn_id: TurnId, call_id: CallId, url: Url = None) -> None:
     """Allow a call that a turn asks for."""
-    from everturn.cli.turns import decide  # noqa: PLC0415
+    from everturn.cli.turns import show_turn  # noqa: PLC0415
 
-    decide(turn_id, call_id, {"decision": "approve"}, url=url)
+    show_turn(turn_id, "approvals", call_id, body={"decision": "approve"}, url=url)
 
 
 @turns.command()
 def reject(turn_id: TurnId, call_id: CallId, reason: Reason = None, url: Url = None) -> None:
     """Forbid a call that a turn asks for."""
-    from everturn.cli.turns import decide  # noqa: PLC0415
+    from everturn.cli.turns import show_turn  # noqa: PLC0415
 
-    decide(turn_id, call_id, {"decision": "reject", "reason": reason}, url=url)
+    show_turn(turn_id, "approvals", call_id, body={"decision": "reject", "reason": reason}, url=url)
 
 
 @turns.command()

@@ -48,7 +48,7 @@ def replay_turn(turn: str, *, ignored: Collection[str], as_json: bool, url: str 
 
 
 def _asked(turn_id: str, url: str | None) -> Recording:
-    return ask("GET", f"{path_of(turn_id)}/recording", url, Recording)
+    return ask("GET", path_of(turn_id, "recording"), url, Recording)
 
 
 def _read(path: Path) -> Recording:

@@ -4,7 +4,6 @@ import json
 import sys
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote
 
 from rich.console import Console
 from rich.table import Table
@@ -16,23 +15,13 @@ from everturn.contracts.chat import Turn, TurnList
 _WIDE = 1_000
 
 
-def show_turn(turn_id: str, *, url: str | None) -> None:
-    """Print a turn, step by step.
+def show_turn(turn_id: str, *action: str, url: str | None, body: Mapping[str, str | None] | None = None) -> None:
+    """Print a turn, step by step; after `action` on it, if that is given: what follows its path, as `cancel`.
 
     Raises SettingError, TransientError if the service cannot be reached, TerminalError if it refuses.
     """
-    print_turn(ask("GET", path_of(turn_id), url, Turn), _console())
-
-
-def steer_turn(turn_id: str, action: str, *, url: str | None) -> None:
-    """Cancel, pause, resume or rerun a turn, and print it after that. Raises as `show_turn`."""
-    print_turn(ask("POST", f"{path_of(turn_id)}/{action}", url, Turn), _console())
-
-
-def decide(turn_id: str, call_id: str, decision: dict[str, str | None], *, url: str | None) -> None:
-    """Decide about a call that the turn waits for, and print the turn after it. Raises as `show_turn`."""
-    path = f"{path_of(turn_id)}/approvals/{quote(call_id, safe='')}"
-    print_turn(ask("POST", path, url, Turn, json=decision), _console())
+    turn = ask("POST" if action else "GET", path_of(turn_id, *action), url, Turn, json=body)
+    print_turn(turn, _console())
 
 
 def list_turns(wanted: Mapping[str, str | int | None], *, url: str | None) -> None:
