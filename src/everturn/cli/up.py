@@ -21,7 +21,7 @@ from everturn.cli.process import (
     stop_servers,
     stop_signal,
 )
-from everturn.compose import Faults, System, Target, Wiring, open_runtime, start_services
+from everturn.compose import Faults, Target, Wiring, open_runtime, start_services
 from everturn.settings import Settings
 from everturn.web.callers import CallerOf
 from everturn.web.problems import problem_responses
@@ -46,37 +46,30 @@ async def _up(settings: Settings, wiring: Wiring) -> None:
     slow = asyncio.get_running_loop().call_later(_SLOW_START_S, print_slow_start, settings)
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(slow.cancel)
-        system, servers = await _start(stack, settings, wiring)
+        check_who_may_call(settings)
+        # First: a second start on the same folder is to name the folder, not the ports, which are taken as well.
+        runtime = await open_runtime(stack, settings, wiring)
+        for_memory = stack.enter_context(listen(settings.host, settings.memory_port, "EVERTURN_MEMORY_PORT"))
+        for_chat = stack.enter_context(listen(settings.host, settings.chat_port, "EVERTURN_CHAT_PORT"))
+        system = await start_services(stack, settings, runtime, wiring)
+        if wiring.faults is not None:
+            add_fault_routes(system.memory.app.router, wiring.faults)
+        servers = (
+            WebServer(system.memory.app, for_memory, bounded(refusals(system.memory.parts.registry))),
+            WebServer(system.chat.app, for_chat, bounded(refusals(system.chat.parts.registry))),
+        )
         slow.cancel()
-        resumed = system.runtime.engine.resumed_by_name.get(CHAT_WORKFLOW, 0)
+        resumed = runtime.engine.resumed_by_name.get(CHAT_WORKFLOW, 0)
         system.chat.parts.metrics.turns_resumed(resumed)
-        freeze_gc(resumed=system.runtime.engine.resumed)
+        freeze_gc(resumed=runtime.engine.resumed)
         print_banner(settings, components=wiring.components_dir, resumed=resumed)
         warning = asyncio.create_task(print_model_warning(settings))
         await stopping.wait()
         warning.cancel()
         deadline = Deadline(settings.shutdown_s)
         await stop_servers(servers, deadline, system.chat.parts.api.waiter.release)
-        await system.runtime.stop(deadline.left_s())  # before the services: what they are doing may still finish
+        await runtime.stop(deadline.left_s())  # before the services: what they are doing may still finish
     log.info("stopped")
-
-
-async def _start(
-    stack: contextlib.AsyncExitStack, settings: Settings, wiring: Wiring
-) -> tuple[System, tuple[WebServer, WebServer]]:
-    """Everything running, with a web server for each service; `stack` ends it in the reverse order."""
-    check_who_may_call(settings)
-    # First: a second start on the same folder is to name the folder, not the ports, which are taken as well.
-    runtime = await open_runtime(stack, settings, wiring)
-    for_memory = stack.enter_context(listen(settings.host, settings.memory_port, "EVERTURN_MEMORY_PORT"))
-    for_chat = stack.enter_context(listen(settings.host, settings.chat_port, "EVERTURN_CHAT_PORT"))
-    system = await start_services(stack, settings, runtime, wiring)
-    if wiring.faults is not None:
-        add_fault_routes(system.memory.app.router, wiring.faults)
-    return system, (
-        WebServer(system.memory.app, for_memory, bounded(refusals(system.memory.parts.registry))),
-        WebServer(system.chat.app, for_chat, bounded(refusals(system.chat.parts.registry))),
-    )
 
 
 class Switch(BaseModel):
