@@ -50,8 +50,14 @@ def _blank_is_unset(value: object) -> object:
     return None if isinstance(value, str) and not value.strip() else value
 
 
+def _split(value: object) -> object:
+    return tuple(item.strip() for item in value.split(",") if item.strip()) if isinstance(value, str) else value
+
+
 OptionalText = Annotated[str | None, BeforeValidator(_blank_is_unset)]
 OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_blank_is_unset)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Level = Annotated[Literal["debug", "info", "warn", "error", "fatal"], BeforeValidator(str.lower)]
 _PREFIX, _ENV_FILE = "EVERTURN_", ".env"
 # Of difflib's ratio: for a name that begins like ours; for one of the many others, of which one letter may be wrong.
 _SOMEWHAT_LIKE, _ALMOST_THE_SAME = 0.5, 0.88
@@ -72,7 +78,7 @@ class Settings(BaseSettings):
     )
 
     data_dir: Path = Field(Path(".everturn"), description="folder in which the embedded runtime keeps everything")
-    log_level: Literal["debug", "info", "warn", "error", "fatal"] = Field(
+    log_level: Level = Field(
         "info", description="least important events that are logged: `debug`, `info`, `warn`, `error` or `fatal`"
     )
     host: str = Field("127.0.0.1", min_length=1, description="address that both services listen on")
@@ -178,10 +184,10 @@ class Settings(BaseSettings):
         description="seconds that the words of a stream are kept after the end of its turn, at least; then its "
         "events give the reply as a whole",
     )
-    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+    cors_origins: Names = Field(
         ("http://localhost:3000",), description="comma-separated origins that browsers may call from"
     )
-    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+    allowed_hosts: Names = Field(
         (),
         description="comma-separated names that clients may call the services and the runtime by, besides loopback "
         "names, IP addresses and `EVERTURN_HOST`; `*.example.com` is every name under it, `*` every name",
@@ -231,13 +237,6 @@ class Settings(BaseSettings):
         """The secrets that a service asks its sidecar for."""
         return frozenset({USUAL_KEY_SECRET, self.model_api_key_secret or USUAL_KEY_SECRET})
 
-    @field_validator("cors_origins", "allowed_hosts", mode="before")
-    @classmethod
-    def _split_list(cls, value: object) -> object:
-        if isinstance(value, str):
-            return tuple(item.strip() for item in value.split(",") if item.strip())
-        return value
-
     @model_validator(mode="after")
     def _model_is_complete(self) -> Self:
         if self.model_base_url is None and self.model_api_key:
@@ -255,11 +254,6 @@ class Settings(BaseSettings):
             if self.model_name is None:
                 raise ValueError("EVERTURN_MODEL_BASE_URL is set but EVERTURN_MODEL_NAME is not: name the model to use")
         return self
-
-    @field_validator("log_level", mode="before")
-    @classmethod
-    def _in_any_case(cls, value: object) -> object:
-        return value.lower() if isinstance(value, str) else value
 
     @field_validator("user_header")
     @classmethod
