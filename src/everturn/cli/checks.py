@@ -110,11 +110,8 @@ def disk(free: int) -> Finding:
 def _database(file: Path) -> Finding:
     newest = len(migrations())
     try:
-        connection = apsw.Connection(str(file), flags=apsw.SQLITE_OPEN_READONLY)
-        try:
+        with contextlib.closing(apsw.Connection(str(file), flags=apsw.SQLITE_OPEN_READONLY)) as connection:
             found = int(connection.pragma("user_version"))
-        finally:
-            connection.close()
     except apsw.Error as error:
         how = "move it away and copy a backup back (docs/how-to/back-up.md)"
         return Finding("database", "problem", f"{str(file)!r} cannot be read ({type(error).__name__}): {how}")
