@@ -1,12 +1,28 @@
-"""What `main` does to its process is undone after each test."""
+"""A turn to be shown; and what `main` does to its process is undone after each test."""
 
 import logging
 import signal
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
+
+from everturn.contracts.chat import Step, Turn, TurnStatus
+
+
+def a_turn(status: TurnStatus, *steps: Step, **more: Any) -> Turn:
+    return Turn(
+        turn_id="t1",
+        user_id="junaid",
+        session_id="s1",
+        sequence=1,
+        status=status,
+        created_at="2026-01-31T12:00:00.000Z",
+        steps=list(steps),
+        **more,
+    )
 
 
 @pytest.fixture(autouse=True)

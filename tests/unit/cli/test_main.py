@@ -119,16 +119,17 @@ def test_a_command_line_that_makes_no_sense_exits_with_2_and_one_line(
     assert refusal.count("\n") == 1
 
 
-@pytest.mark.parametrize("verb", [["up"], ["runtime", "--app-id", "mine"]])
-def test_component_files_that_cannot_be_read_exit_with_1_and_one_line(
-    verb: list[str],
-    unused_tcp_port_factory: Callable[[], int],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+@pytest.fixture
+def free_ports(unused_tcp_port_factory: Callable[[], int], monkeypatch: pytest.MonkeyPatch) -> None:
     for service in ("CHAT", "MEMORY"):
         monkeypatch.setenv(f"EVERTURN_{service}_PORT", str(unused_tcp_port_factory()))
 
+
+@pytest.mark.usefixtures("free_ports")
+@pytest.mark.parametrize("verb", [["up"], ["runtime", "--app-id", "mine"]])
+def test_component_files_that_cannot_be_read_exit_with_1_and_one_line(
+    verb: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main([*verb, "--resources-path", "nowhere"]) == 1
 
     refusal = capsys.readouterr().err
@@ -147,14 +148,8 @@ def test_a_start_warns_of_a_name_that_is_no_setting(
     assert "EVERTURN_MODLE is no setting: did you mean EVERTURN_MODEL_NAME?" in capsys.readouterr().err
 
 
-def test_up_reads_the_components_of_its_folder(
-    tmp_path: Path,
-    unused_tcp_port_factory: Callable[[], int],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    for service in ("CHAT", "MEMORY"):
-        monkeypatch.setenv(f"EVERTURN_{service}_PORT", str(unused_tcp_port_factory()))
+@pytest.mark.usefixtures("free_ports")
+def test_up_reads_the_components_of_its_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "components").mkdir()
     (tmp_path / "components" / "statestore.yaml").write_text("kind: Component\nmetadata: {}\n", "utf-8")
 

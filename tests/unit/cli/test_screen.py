@@ -9,21 +9,9 @@ from rich.console import Console
 
 from everturn.cli.screen import Terminal, status_of
 from everturn.contracts.chat import Call, Failure, Step, StepStatus, Turn, TurnStatus
+from tests.unit.cli.conftest import a_turn
 
 NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
-
-
-def a_turn(status: TurnStatus, *steps: Step, **more: Any) -> Turn:
-    return Turn(
-        turn_id="t1",
-        user_id="junaid",
-        session_id="s1",
-        sequence=1,
-        status=status,
-        created_at="2026-01-31T12:00:00.000Z",
-        steps=list(steps),
-        **more,
-    )
 
 
 def a_step(status: StepStatus = StepStatus.RUNNING, **more: Any) -> Step:

@@ -8,19 +8,7 @@ from rich.console import Console
 from everturn.cli.client import command, printable
 from everturn.cli.turns import print_turn
 from everturn.contracts.chat import Approval, Call, Failure, Step, StepStatus, Turn, TurnStatus
-
-
-def a_turn(status: TurnStatus, *steps: Step, error: Failure | None = None) -> Turn:
-    return Turn(
-        turn_id="t1",
-        user_id="junaid",
-        session_id="s1",
-        sequence=3,
-        status=status,
-        created_at="2026-01-31T12:00:00.000Z",
-        steps=list(steps),
-        error=error,
-    )
+from tests.unit.cli.conftest import a_turn
 
 
 def shown(turn: Turn) -> list[str]:
