@@ -141,7 +141,7 @@ class _Prompt:
             self.terminal.note(f"session: {wanted}")
             return
         query = {"user_id": self.options.user_id} if self.options.user_id is not None else {}
-        listed = answer_to(self.client, self.client.build_request("GET", "/sessions", params=query), SessionList)
+        listed = answer_to(self.client, "GET", "/sessions", SessionList, params=query)
         rows = Table.grid(padding=(0, 2))
         rows.add_column(no_wrap=True, overflow="fold")
         rows.add_column(no_wrap=True, overflow="ellipsis")

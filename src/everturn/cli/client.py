@@ -5,7 +5,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import httpx2
@@ -75,13 +75,13 @@ def reaching(client: httpx2.Client) -> Iterator[None]:
         raise TransientError(f"{client.base_url} broke off before it answered", kind="cut") from error
 
 
-def answer_to(client: httpx2.Client, request: httpx2.Request, shape: type[T]) -> T:
-    """What the service answers to `request`.
+def answer_to(client: httpx2.Client, method: str, path: str, shape: type[T], **given: Any) -> T:
+    """What the service answers to a request; `given` is what else `httpx2.Client.request` takes.
 
     Raises TransientError if the service cannot be reached, TerminalError if it refuses or is another one.
     """
     with reaching(client):
-        response = client.send(request)
+        response = client.request(method, path, **given)
     if response.status_code not in (200, 202):
         raise problem(response)
     try:

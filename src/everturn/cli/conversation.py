@@ -145,18 +145,17 @@ class Conversation:
         if self._unsent is None and not self.is_running:
             if self.turn_id is None:
                 raise TerminalError("there is nothing to try again: no message was sent yet")
-            answer_to(self._client, self._client.build_request("POST", self._path("rerun")), Turn)
+            self._ask("POST", "rerun")
         self._listen()
 
     def look(self) -> Turn:
         """The last turn. Raises as `say`, and TerminalError if there is none."""
         if self.turn_id is None:
             raise TerminalError("there is no turn yet: no message was sent")
-        request = self._client.build_request("GET", self._path(), timeout=_LOOK_TIMEOUT_S)
-        return answer_to(self._client, request, Turn)
+        return self._ask("GET", timeout=_LOOK_TIMEOUT_S)
 
-    def _path(self, *rest: str) -> str:
-        return path_of(self.turn_id or "", *rest)
+    def _ask(self, method: str, *rest: str, **given: Any) -> Turn:
+        return answer_to(self._client, method, path_of(self.turn_id or "", *rest), Turn, **given)
 
     def _listen(self) -> None:
         """Hear the turn to its end, and show it. Raises as `say`."""
@@ -199,14 +198,15 @@ class Conversation:
         """Hear events over one connection: yields once it is open, then after each event that `heard` has taken in."""
         if heard.is_over:
             return
-        method, path, headers, body = "GET", self._path("events"), {"Last-Event-ID": heard.last_event}, None
+        method, path, body = "GET", path_of(self.turn_id or "", "events"), None
+        headers = {"Last-Event-ID": heard.last_event}
         if self._unsent is not None:
             key, body = self._unsent
             method, path, headers = "POST", "/chat/", {"Idempotency-Key": key}
         headers["Accept"] = "text/event-stream"
         timeout = httpx2.Timeout(5.0, read=_SILENCE_S)
-        request = self._client.build_request(method, path, json=body, headers=headers, timeout=timeout)
-        with reaching(self._client), contextlib.closing(self._client.send(request, stream=True)) as response:
+        stream = self._client.stream(method, path, json=body, headers=headers, timeout=timeout)
+        with reaching(self._client), stream as response:
             if response.status_code != 200:
                 response.read()
                 raise problem(response)
@@ -225,10 +225,8 @@ class Conversation:
             asked = heard.asked[0]
             decision = self._screen.decide(self.turn_id or "", asked)
             if decision is not None:
-                path, body = self._path("approvals", asked.call_id), decision.model_dump(exclude_none=True)
-                request = self._client.build_request("POST", path, json=body)
                 try:
-                    answer_to(self._client, request, Turn)
+                    self._ask("POST", "approvals", asked.call_id, json=decision.model_dump(exclude_none=True))
                 except TerminalError as error:  # somebody else was quicker
                     self._screen.note(error.message)
             heard.asked.pop(0)

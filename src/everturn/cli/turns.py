@@ -43,12 +43,9 @@ def list_turns(wanted: Mapping[str, str | int | None], *, url: str | None) -> No
 
 
 def ask(method: str, path: str, url: str | None, shape: type[T], **given: Any) -> T:
-    """The chat service's answer as `shape`; `given` is what else `httpx2.Client.build_request` takes.
-
-    Raises as `show_turn`.
-    """
+    """As `answer_to`, of the chat service at `url`. Raises as `show_turn`."""
     with open_client(url) as client:
-        return answer_to(client, client.build_request(method, path, **given), shape)
+        return answer_to(client, method, path, shape, **given)
 
 
 def _console() -> Console:
