@@ -48,39 +48,34 @@ _MOST_OPEN_FILES = 65_536
 _SPARE_FILES, _LISTENERS = 1_024, 2
 
 
-class Deadline:
-    """The end of a graceful stop, once one has begun."""
+class GracefulStop:
+    """SIGTERM and the first Ctrl-C set `asked`; the second Ctrl-C ends the process. It may take `limit_s` seconds."""
 
     def __init__(self, limit_s: float) -> None:
+        self.asked = asyncio.Event()
         self._limit_s = limit_s
-        self._at: float | None = None
+        self._ends_at: float | None = None
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGINT, self._interrupted)
+        loop.add_signal_handler(signal.SIGTERM, self.asked.set)
 
     def begin(self) -> None:
-        """When it is over the process ends, whatever is still at work."""
+        """When the time is over the process ends, whatever is still at work."""
         log.info("stopping", extra={"limit_s": self._limit_s})
         loop = asyncio.get_running_loop()
-        self._at = loop.time() + self._limit_s
+        self._ends_at = loop.time() + self._limit_s
         loop.call_later(self._limit_s, force_exit)
 
     def left_s(self) -> float:
-        if self._at is None:
+        """All of it, until it has begun."""
+        if self._ends_at is None:
             return self._limit_s
-        return max(0.0, self._at - asyncio.get_running_loop().time())
+        return max(0.0, self._ends_at - asyncio.get_running_loop().time())
 
-
-def stop_signal() -> asyncio.Event:
-    """Set by SIGTERM and the first Ctrl-C; the second Ctrl-C ends the process."""
-    stopping = asyncio.Event()
-
-    def interrupted() -> None:
-        if stopping.is_set():
+    def _interrupted(self) -> None:
+        if self.asked.is_set():
             force_exit()
-        stopping.set()
-
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGINT, interrupted)
-    loop.add_signal_handler(signal.SIGTERM, stopping.set)
-    return stopping
+        self.asked.set()
 
 
 def force_exit() -> None:
@@ -268,12 +263,12 @@ class WebServer:
         await self._task
 
 
-async def stop_servers(servers: Sequence[WebServer], deadline: Deadline, release_waiters: Callable[[], None]) -> None:
-    """Begin the graceful stop that `deadline` limits: answer what is under way, take no more.
+async def stop_servers(servers: Sequence[WebServer], stop: GracefulStop, release_waiters: Callable[[], None]) -> None:
+    """Begin the graceful `stop`: answer what is under way, take no more.
 
     `release_waiters` answers requests that wait for turns.
     """
-    deadline.begin()
-    asyncio.get_running_loop().call_later(deadline.left_s() * _SHARE_OF_WAITERS, release_waiters)
-    await asyncio.gather(*(server.stop(deadline.left_s() * _SHARE_OF_REQUESTS) for server in servers))
+    stop.begin()
+    asyncio.get_running_loop().call_later(stop.left_s() * _SHARE_OF_WAITERS, release_waiters)
+    await asyncio.gather(*(server.stop(stop.left_s() * _SHARE_OF_REQUESTS) for server in servers))
     log.info("requests_ended")

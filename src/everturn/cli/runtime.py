@@ -24,7 +24,7 @@ from everturn.cli.banner import address
 from everturn.cli.bounded_http import BoundedHttp
 from everturn.cli.process import (
     BACKLOG,
-    Deadline,
+    GracefulStop,
     WebServer,
     bounded,
     freeze_gc,
@@ -34,7 +34,6 @@ from everturn.cli.process import (
     refusals,
     run,
     share_of_files,
-    stop_signal,
 )
 from everturn.contracts.events import CHAT_APP_ID, MEMORY_APP_ID
 from everturn.dapr.http_transport import HttpTransport
@@ -140,20 +139,20 @@ def _apps(settings: Settings, command: RuntimeCommand) -> list[_App]:
 
 
 async def _run(settings: Settings, command: RuntimeCommand, apps: Sequence[_App]) -> int:
-    stopping = asyncio.create_task(stop_signal().wait())
-    deadline = Deadline(settings.shutdown_s)
+    stop = GracefulStop(settings.shutdown_s)
+    stopping = asyncio.create_task(stop.asked.wait())
     exit_code = 0
     async with contextlib.AsyncExitStack() as stack:
         listeners = 2 * len(apps) + (command.metrics_port is not None)
         folder, peers = _folder(settings, command.app_id)
         runtime = await EmbeddedRuntime.open(folder, options=_options(settings, command, listeners), peers=peers)
         sidecars: list[_Listening] = []
-        stack.push_async_callback(lambda: runtime.stop(_left_s(deadline, sidecars)))
+        stack.push_async_callback(lambda: runtime.stop(_left_s(stop, sidecars)))
         registry = CollectorRegistry()
         protocol = partial(bounded, refusals(registry), listeners)
         if command.metrics_port is not None:
-            _serve_metrics(command.metrics_port, registry, stack, deadline, protocol())
-        sidecars.extend([await _serve(runtime, app, stack, deadline, protocol()) for app in apps])
+            _serve_metrics(command.metrics_port, registry, stack, stop, protocol())
+        sidecars.extend([await _serve(runtime, app, stack, stop, protocol()) for app in apps])
         grpc_connections(registry, lambda: sum(sidecar.app.grpc.open_connections() for sidecar in sidecars))
         await runtime.start()
         if peers is not None:
@@ -165,32 +164,32 @@ async def _run(settings: Settings, command: RuntimeCommand, apps: Sequence[_App]
         process = None
         if command.command:
             process = await AppProcess.start(command.command, _environment(apps[0], command, sidecars[0]))
-            stack.push_async_callback(lambda: process.stop(deadline.left_s() * _SHARE_OF_APP))
+            stack.push_async_callback(lambda: process.stop(stop.left_s() * _SHARE_OF_APP))
             ended = asyncio.create_task(process.ended())
             await asyncio.wait([stopping, ended], return_when=asyncio.FIRST_COMPLETED)
             exit_code = ended.result() if ended.done() else 0
             ended.cancel()
         else:
             await stopping
-        deadline.begin()
+        stop.begin()
         if process is not None:
-            await process.stop(deadline.left_s() * _SHARE_OF_APP)  # while it can still finish what it is doing
-        await runtime.stop(_left_s(deadline, sidecars))
+            await process.stop(stop.left_s() * _SHARE_OF_APP)  # while it can still finish what it is doing
+        await runtime.stop(_left_s(stop, sidecars))
     stopping.cancel()
     log.info("stopped")
     return exit_code
 
 
-def _left_s(deadline: Deadline, sidecars: Sequence[_Listening]) -> float:
+def _left_s(stop: GracefulStop, sidecars: Sequence[_Listening]) -> float:
     """Seconds for what is under way. Without a worker nothing is: a start that is refused is not to wait."""
-    return deadline.left_s() if any(sidecar.app.worker.connected for sidecar in sidecars) else 0.0
+    return stop.left_s() if any(sidecar.app.worker.connected for sidecar in sidecars) else 0.0
 
 
 async def _serve(
     runtime: EmbeddedRuntime,
     app: _App,
     stack: contextlib.AsyncExitStack,
-    deadline: Deadline,
+    stop: GracefulStop,
     protocol: type[BoundedHttp],
 ) -> _Listening:
     listener = stack.enter_context(listen(_HOST, app.http_port, "--dapr-http-port"))
@@ -205,7 +204,7 @@ async def _serve(
         raise StartError(f"{error.message}: {advice}") from error
     http_port = int(listener.getsockname()[1])
     sidecar = _Listening(served, app.port, WebServer(served.http, listener, protocol), http_port, grpc_port)
-    stack.push_async_callback(lambda: sidecar.stop(min(_GOODBYE_S, deadline.left_s())))
+    stack.push_async_callback(lambda: sidecar.stop(min(_GOODBYE_S, stop.left_s())))
     return sidecar
 
 
@@ -213,12 +212,12 @@ def _serve_metrics(
     port: int,
     registry: CollectorRegistry,
     stack: contextlib.AsyncExitStack,
-    deadline: Deadline,
+    stop: GracefulStop,
     protocol: type[BoundedHttp],
 ) -> None:
     """`/metrics` on a port of its own: on the API's ports it would be a route that Dapr has not."""
     server = WebServer(metrics_alone(registry), stack.enter_context(listen(_HOST, port, "--metrics-port")), protocol)
-    stack.push_async_callback(lambda: server.stop(min(_GOODBYE_S, deadline.left_s())))
+    stack.push_async_callback(lambda: server.stop(min(_GOODBYE_S, stop.left_s())))
 
 
 def _channel(app: _App) -> Transport | None:

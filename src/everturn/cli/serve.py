@@ -10,7 +10,7 @@ from everturn.chat.app import ChatParts
 from everturn.chat.app import app_over as chat_app_over
 from everturn.cli.banner import address
 from everturn.cli.process import (
-    Deadline,
+    GracefulStop,
     WebServer,
     bounded,
     check_who_may_call,
@@ -20,7 +20,6 @@ from everturn.cli.process import (
     refusals,
     run,
     stop_servers,
-    stop_signal,
 )
 from everturn.dapr.sidecar import DaprSidecar
 from everturn.memory.app import create_app as create_memory_app
@@ -54,7 +53,7 @@ def run_memory_service(settings: Settings) -> None:
 
 async def _serve(settings: Settings, name: str, port: int, make: Callable[[], _Made]) -> None:
     check_who_may_call(settings)
-    stopping = stop_signal()
+    stop = GracefulStop(settings.shutdown_s)
     async with contextlib.AsyncExitStack() as stack:
         listener = stack.enter_context(listen(settings.host, port, f"EVERTURN_{name.upper()}_PORT"))
         app, release_waiters = make()  # in the loop: a sidecar's clients belong to it
@@ -67,6 +66,6 @@ async def _serve(settings: Settings, name: str, port: int, make: Callable[[], _M
         servers.append(WebServer(app, listener, bounded(refusals(app.state.registry))))
         freeze_gc()
         print(f"{name} service: {address(settings.host, port)}. Ctrl-C stops it.", flush=True)
-        await stopping.wait()
-        await stop_servers(servers, Deadline(settings.shutdown_s), release_waiters)
+        await stop.asked.wait()
+        await stop_servers(servers, stop, release_waiters)
     log.info("stopped")

@@ -10,7 +10,7 @@ from pydantic import BaseModel, StrictBool
 from everturn.chat.workflow.chat_turn import CHAT_WORKFLOW
 from everturn.cli.banner import print_banner, print_model_warning, print_slow_start
 from everturn.cli.process import (
-    Deadline,
+    GracefulStop,
     WebServer,
     bounded,
     check_who_may_call,
@@ -19,7 +19,6 @@ from everturn.cli.process import (
     refusals,
     run,
     stop_servers,
-    stop_signal,
 )
 from everturn.compose import Faults, Target, Wiring, open_runtime, start_services
 from everturn.settings import Settings
@@ -42,7 +41,7 @@ def run_up(settings: Settings, wiring: Wiring) -> None:
 
 
 async def _up(settings: Settings, wiring: Wiring) -> None:
-    stopping = stop_signal()
+    stop = GracefulStop(settings.shutdown_s)
     slow = asyncio.get_running_loop().call_later(_SLOW_START_S, print_slow_start, settings)
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(slow.cancel)
@@ -64,11 +63,10 @@ async def _up(settings: Settings, wiring: Wiring) -> None:
         freeze_gc(resumed=runtime.engine.resumed)
         print_banner(settings, components=wiring.components_dir, resumed=resumed)
         warning = asyncio.create_task(print_model_warning(settings))
-        await stopping.wait()
+        await stop.asked.wait()
         warning.cancel()
-        deadline = Deadline(settings.shutdown_s)
-        await stop_servers(servers, deadline, system.chat.parts.api.waiter.release)
-        await runtime.stop(deadline.left_s())  # before the services: what they are doing may still finish
+        await stop_servers(servers, stop, system.chat.parts.api.waiter.release)
+        await runtime.stop(stop.left_s())  # before the services: what they are doing may still finish
     log.info("stopped")
 
 
