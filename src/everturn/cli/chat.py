@@ -58,18 +58,14 @@ def run_chat(options: ChatOptions) -> None:
             elif terminal is not None:
                 _Prompt(client, conversation, terminal, options).run()
             else:
-                _read_lines(conversation)
+                note(f"session: {conversation.session_id}")
+                while (text := _line("")) is not None:
+                    if text.strip():
+                        conversation.say(text)
         except KeyboardInterrupt:
             if terminal is not None:
                 print()  # after the prompt
             _say_how_to_go_on(conversation, options)
-
-
-def _read_lines(conversation: Conversation) -> None:
-    note(f"session: {conversation.session_id}")
-    while (text := _line("")) is not None:
-        if text.strip():
-            conversation.say(text)
 
 
 def _line(prompt: str) -> str | None:

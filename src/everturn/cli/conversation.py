@@ -82,10 +82,6 @@ class Heard:
     asked: list[Asked] = field(default_factory=list)
     is_over: bool = False
 
-    @property
-    def text(self) -> str:
-        return "\n\n".join(self.messages.values())
-
     def apply(self, event_id: str, event: dict[str, Any]) -> None:
         """Take in an event of AG-UI."""
         self.last_event = event_id
@@ -165,7 +161,7 @@ class Conversation:
                 try:
                     for _ in self._events(heard):
                         lost_at = None
-                        self._screen.heard(heard.text)
+                        self._screen.heard("\n\n".join(heard.messages.values()))
                         self._decide(heard)
                     ended = self.look()
                     self.is_running = False
