@@ -31,9 +31,8 @@ from everturn.errors import EverturnError
 from everturn.memory.subscriptions import read_event
 from everturn.models.texts import excerpt, fence, unfence
 from everturn.web.callers import bearer_of
-from everturn.web.middleware import EncodedPath
 from everturn.web.problems import Problem
-from everturn.web.requests import encoded_id, header_text, preferences_of
+from everturn.web.requests import EncodedPath, encoded_id, header_text, preferences_of
 from tests.unit.work import work_of
 
 _PARTS = (

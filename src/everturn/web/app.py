@@ -32,19 +32,19 @@ from everturn.errors import EverturnError, SettingError
 from everturn.settings import Settings, load_settings, warn_of_settings
 from everturn.web.callers import AccessRules, Identify, SignIn, anybody
 from everturn.web.files import DOCS_PATHS, add_docs_routes
-from everturn.web.middleware import (
+from everturn.web.problems import Shapes, handle_problems, problem_responses, unavailable
+from everturn.web.requests import (
     BODY_TIMEOUT_S,
     BodyLimit,
     Cors,
     EncodedPath,
+    JsonRoute,
     OwnPages,
     Settled,
     SingleHeaders,
     Traced,
     UnexpectedErrors,
 )
-from everturn.web.problems import Shapes, handle_problems, problem_responses, unavailable
-from everturn.web.requests import JsonRoute
 
 HEALTH_PATHS = frozenset({"/healthz", "/readyz"})
 # Asked by probes and by Prometheus, under whatever name they know a pod by.
@@ -90,10 +90,6 @@ class Service:
     settled: Callable[[], Awaitable[None]] | None = None
     shapes: Shapes = field(default_factory=dict)
 
-    @property
-    def asks_who_calls(self) -> bool:
-        return self.is_closed or self.identify is not anybody
-
 
 class Welcome(BaseModel):
     message: str
@@ -110,13 +106,14 @@ def build_app(
 
     Routes are declared on the application's own router: one that is included is matched twice for each request.
     """
+    unknown = (401,) if service.is_closed or service.identify is not anybody else ()
     app = FastAPI(
         title=service.name,
         summary=service.summary,
         version=__version__,
         lifespan=lifespan,
         middleware=_middleware(service),
-        responses=problem_responses(*(401,) if service.asks_who_calls else (), 403, 422, 500),
+        responses=problem_responses(*unknown, 403, 422, 500),
         redirect_slashes=False,
         openapi_url=_OPENAPI_PATH,
         docs_url=None,  # FastAPI's own pages load their scripts from elsewhere
@@ -190,15 +187,14 @@ def _middleware(service: Service) -> list[Middleware]:
         Middleware(UnexpectedErrors),
         Middleware(SingleHeaders),
         Middleware(EncodedPath),
-        Middleware(OwnPages, pages=service.pages, open_paths=PROBED_PATHS),
+        Middleware(OwnPages, PROBED_PATHS, service.pages),
     ]
     if service.settled is not None:
-        stack.append(Middleware(Settled, settled=service.settled, open_paths=HEALTH_PATHS))
+        stack.append(Middleware(Settled, HEALTH_PATHS, service.settled))
     open_paths = service.page_paths | (HEALTH_PATHS if service.is_closed else _PUBLIC_PATHS)
     rules = AccessRules(open_paths, service.sidecar_paths, service.token, service.is_closed)
-    stack.append(Middleware(SignIn, identify=service.identify, rules=rules))
+    stack.append(Middleware(SignIn, service.identify, rules))
     if tracing.is_on():
-        quiet = HEALTH_PATHS | service.sidecar_paths | {"/metrics"}
-        stack.append(Middleware(Traced, service=service.app_id, quiet=quiet))
-    stack.append(Middleware(BodyLimit, limits=service.body_limits, timeout_s=service.body_timeout_s))
+        stack.append(Middleware(Traced, PROBED_PATHS | service.sidecar_paths, service.app_id))
+    stack.append(Middleware(BodyLimit, service.body_limits, service.body_timeout_s))
     return stack

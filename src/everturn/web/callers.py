@@ -20,8 +20,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from everturn.contracts.fields import id_fault
 from everturn.errors import TerminalError, TransientError
 from everturn.settings import Settings
-from everturn.web.problems import Problem, ProblemResponse, problem_of
-from everturn.web.requests import header_text
+from everturn.web.problems import Problem, ProblemResponse, invalid, problem_of
+from everturn.web.requests import RequestMiddleware, header_text
 
 APP_TOKEN_HEADER = "dapr-api-token"  # noqa: S105 - the name of a header
 PROXY_TOKEN_HEADER = "x-everturn-proxy-token"  # noqa: S105
@@ -51,8 +51,7 @@ class Caller:
         """
         if named is None:
             if self.user_id is None:
-                fault = {"field": field, "message": "field required"}
-                raise Problem(422, f"{field}: field required", extras={"errors": [fault]})
+                raise invalid((field, "field required"))
             return self.user_id
         if not self.may_see(named):
             raise TerminalError("user_id must be the signed-in user, or be left out", kind="forbidden")
@@ -107,22 +106,21 @@ class AccessRules:
     is_closed: bool = False
 
 
-class SignIn:
-    """Middleware: every request gets its caller, or 401."""
+class SignIn(RequestMiddleware):
+    """Every request gets its caller, or 401."""
 
     def __init__(self, app: ASGIApp, identify: Identify, rules: AccessRules) -> None:
-        self._app = app
+        super().__init__(app, rules.open_paths)
         self._identify = identify
         self._rules = rules
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in self._rules.open_paths:
-            try:
-                scope[_CALLER] = await self._caller(scope["path"], Headers(scope=scope))
-            except (Problem, TransientError) as error:
-                await ProblemResponse(problem_of(error))(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = self._app
+        try:
+            scope[_CALLER] = await self._caller(scope["path"], Headers(scope=scope))
+        except (Problem, TransientError) as error:
+            answer = ProblemResponse(problem_of(error))
+        await answer(scope, receive, send)
 
     async def _caller(self, path: str, headers: Headers) -> Caller:
         rules = self._rules

@@ -79,7 +79,7 @@ def problem_of(error: Exception) -> Problem:
         case HTTPException():
             return Problem(error.status_code, error.detail, headers=error.headers)
         case RequestValidationError():
-            return _validation_problem(error)
+            return invalid(*((".".join(map(str, fault["loc"])), _reason(fault)) for fault in error.errors()))
         case TransientError():
             wait_s = _DEFAULT_RETRY_AFTER_S if error.retry_after_s is None else error.retry_after_s
             return unavailable(error.message, retry_after_s=wait_s, status=_LATER.get(error.kind, 503))
@@ -94,6 +94,12 @@ def problem_of(error: Exception) -> Problem:
 def unavailable(detail: str, *, retry_after_s: float, status: int = 503) -> Problem:
     """A 503, or 429, that asks the client to come back after `retry_after_s` seconds (rounded up, at least 1)."""
     return Problem(status, detail, headers={"retry-after": str(max(1, ceil(retry_after_s)))})
+
+
+def invalid(*faults: tuple[str, str]) -> Problem:
+    """A 422 for these fields and what is wrong with each."""
+    errors = [{"field": field, "message": message} for field, message in faults]
+    return Problem(422, "; ".join(map(": ".join, faults)), extras={"errors": errors})
 
 
 Shapes = Mapping[str, Callable[[Problem], Response]]
@@ -126,7 +132,7 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def handle_problems(app: FastAPI, shapes: Shapes) -> None:
-    """Make `app` answer each expected error with its problem; `middleware.UnexpectedErrors` answers the rest."""
+    """Make `app` answer each expected error with its problem; `requests.UnexpectedErrors` answers the rest."""
     app.state.shapes = shapes
 
     async def answer(_: Request, error: Exception) -> Response:
@@ -136,12 +142,6 @@ def handle_problems(app: FastAPI, shapes: Shapes) -> None:
 
     for kind in (HTTPException, RequestValidationError, TransientError, TerminalError, ConflictError):
         app.add_exception_handler(kind, answer)
-
-
-def _validation_problem(error: RequestValidationError) -> Problem:
-    faults = [{"field": ".".join(map(str, fault["loc"])), "message": _reason(fault)} for fault in error.errors()]
-    detail = "; ".join(f"{fault['field']}: {fault['message']}" for fault in faults)
-    return Problem(422, detail, extras={"errors": faults})
 
 
 def _reason(fault: Mapping[str, Any]) -> str:

@@ -1,27 +1,43 @@
-"""What is read from a request, ids in paths, text in headers, what the client prefers, strict JSON; what it holds.
+"""A request's way to its route and its answer's way back, and what a route reads of it: ids in paths, strict JSON.
 
 Any id works in a path, percent-encoded, slashes too. Servers decode a path before routing, so an encoded slash would
-split an id and a trailing newline would get lost in the router's pattern. `middleware.EncodedPath` routes on the path
-as it was sent; `PathId` decodes one segment of it.
+split an id and a trailing newline would get lost in the router's pattern. `EncodedPath` routes on the path as it was
+sent; `PathId` decodes one segment of it.
 """
 
+import asyncio
+import logging
 import re
-from collections.abc import AsyncIterator, Callable, Coroutine
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from typing import Annotated, Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote, quote_from_bytes, unquote, unquote_to_bytes
 
 from fastapi import Depends, Header, Path, Request
 from fastapi.routing import APIRoute
 from pydantic import AfterValidator, BaseModel, ValidationError
 from pydantic_core import from_json
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from everturn import tracing
 from everturn.contracts.fields import id_fault
-from everturn.web.problems import Problem
+from everturn.dapr.origins import AllowedPages
+from everturn.errors import TransientError
+from everturn.web.problems import Problem, ProblemResponse, invalid, problem_of
 
+log = logging.getLogger(__name__)
+
+MAX_BODY_BYTES = 1_048_576
+# A mebibyte comes within it at 0.3 Mbit/s; what takes longer holds a connection for nothing.
+BODY_TIMEOUT_S = 30.0
+_SINGLE = frozenset({b"host", b"idempotency-key", b"dapr-api-token"})
+_IS_NORMAL = re.compile(rb"[A-Za-z0-9._~/-]*").fullmatch
 # Of JSON: what begins or separates values, outside strings. Behind each are an object or two and a few faults, however
 # short it is. The longest conversation that is taken (`MAX_MESSAGES`) has some 14,000, with a call of a tool in each
 # second message.
@@ -31,6 +47,190 @@ _MOST_MARKS = 16_000
 _MOST_FAULTS, _SHORT_BYTES = 100, 1_024
 # https://mimesniff.spec.whatwg.org/#json-mime-type; a page can send none of them without a preflight.
 _IS_JSON = re.compile(r"application/(?:[^\s;/]+\+)?json\s*(?:;|\Z)", re.IGNORECASE).match
+
+
+class RequestMiddleware:
+    """Handles the requests to all but the `open_paths`; those, and what is no request, the app gets as they are."""
+
+    def __init__(self, app: ASGIApp, open_paths: Collection[str] = ()) -> None:
+        self._app = app
+        self._open_paths = open_paths
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        is_handled = scope["type"] == "http" and scope["path"] not in self._open_paths
+        return (self.handle if is_handled else self._app)(scope, receive, send)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer the request, or have the app answer it."""
+        raise NotImplementedError
+
+
+class EncodedPath(RequestMiddleware):
+    """Puts the percent-encoded path into `scope["path"]`, each segment in one normal form.
+
+    Only unreserved characters (RFC 3986 section 2.3) stay as they are, so that `/ch%61t/` is still `/chat/`.
+    """
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app({**scope, "path": _normal(scope)}, receive, send)
+
+
+class Cors(CORSMiddleware):
+    """Starlette's, with a refused preflight answered as every other error is.
+
+    https://fetch.spec.whatwg.org/#http-cors-protocol
+    """
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        response = super().preflight_response(request_headers)
+        if response.status_code < 400:
+            return response
+        headers = {name: value for name, value in response.headers.items() if not name.startswith("content-")}
+        return ProblemResponse(Problem(response.status_code, "This origin may not make such calls.", headers=headers))
+
+
+class UnexpectedErrors(RequestMiddleware):
+    """An error that nobody expected is logged by its type and place and answered with a bare 500.
+
+    Its message is not logged, because it can hold what a user wrote.
+    """
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def watched_send(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched_send)
+        except Exception as error:  # noqa: BLE001 - the edge of the request loop
+            log.error("request_failed", extra={"error": type(error).__name__, "at": _place_of(error)})
+            if started:
+                raise ConnectionAbortedError("an answer broke off") from None
+            await ProblemResponse(problem_of(error))(scope, receive, send)
+
+
+class SingleHeaders(RequestMiddleware):
+    """400 if a header that may come once comes twice: a proxy could go by one, we by the other.
+
+    RFC 9112 section 3.2 asks it of Host.
+    """
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        names = [name for name, _ in scope["headers"] if name in _SINGLE]
+        answer = self._app
+        if len(names) > len(set(names)):
+            twice = next(name for name in names if names.count(name) > 1).decode()
+            answer = ProblemResponse(Problem(400, f"The header {twice} was sent more than once."))
+        await answer(scope, receive, send)
+
+
+class OwnPages(RequestMiddleware):
+    """403 for what a browser sends for a page that `pages` does not allow."""
+
+    def __init__(self, app: ASGIApp, open_paths: Collection[str], pages: AllowedPages) -> None:
+        super().__init__(app, open_paths)
+        self._pages = pages
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = self._pages.refusal(scope["method"], Headers(scope=scope))
+        answer: ASGIApp = self._app if refusal is None else ProblemResponse(Problem(403, refusal))
+        await answer(scope, receive, send)
+
+
+class Settled(RequestMiddleware):
+    """An answer begins, and a part of a stream goes out, when `settled` has returned, so that what it rests on is on
+    disk. 503 if that cannot be; a stream breaks off.
+    """
+
+    def __init__(self, app: ASGIApp, open_paths: Collection[str], settled: Callable[[], Awaitable[None]]) -> None:
+        super().__init__(app, open_paths)
+        self._settled = settled
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refused = False
+
+        async def settled_send(message: Message) -> None:
+            nonlocal refused
+            if message["type"] == "http.response.start":
+                try:
+                    await self._settled()
+                except TransientError as error:
+                    refused = True
+                    await ProblemResponse(problem_of(error))(scope, receive, send)
+            elif message.get("more_body"):
+                await self._settled()
+            if not refused:
+                await send(message)
+
+        await self._app(scope, receive, settled_send)
+
+
+class Traced(RequestMiddleware):
+    """A span for each request, in the caller's trace if it names one.
+
+    Its attributes are those of https://opentelemetry.io/docs/specs/semconv/http/http-spans/ without the path, which has
+    ids of users in it.
+    """
+
+    def __init__(self, app: ASGIApp, open_paths: Collection[str], service: str) -> None:
+        super().__init__(app, open_paths)
+        self._service = service
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        method, parent = scope["method"], Headers(scope=scope).get(tracing.HEADER)
+        with tracing.span(self._service, method, parent=parent, kind="SERVER") as recording:
+
+            async def noting_send(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    recording.note(http__response__status_code=message["status"])
+                await send(message)
+
+            await self._app(scope, receive, noting_send)
+            route = getattr(scope.get("route"), "path", "")
+            recording.rename(f"{method} {route}".strip())
+            recording.note(http__request__method=method, http__route=route)
+
+
+class BodyLimit(RequestMiddleware):
+    """A body over the limit is 413, announced or not; one that is late is 408.
+
+    `limits` gives another limit in bytes to a path (as `EncodedPath` leaves it); all others have 1 MiB. `timeout_s`:
+    seconds for the whole body, from when it is asked for.
+    """
+
+    def __init__(self, app: ASGIApp, limits: Mapping[str, int], timeout_s: float) -> None:
+        super().__init__(app)
+        self._limits = limits
+        self._timeout_s = timeout_s
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        limit = self._limits.get(scope["path"], MAX_BODY_BYTES)
+        announced = Headers(scope=scope).get("content-length", "0")
+        if announced.isdecimal() and int(announced) > limit:
+            await ProblemResponse(_too_large(limit))(scope, receive, send)
+            return
+        seen, deadline, complete = 0, 0.0, False
+
+        async def limited_receive() -> Message:
+            nonlocal seen, deadline, complete
+            if complete:  # what comes now is that the client leaves, whenever that is
+                return await receive()
+            deadline = deadline or asyncio.get_running_loop().time() + self._timeout_s
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError:
+                raise _too_late() from None
+            seen += len(message.get("body", b""))
+            if seen > limit:
+                raise _too_large(limit)
+            complete = not message.get("more_body", False)
+            return message
+
+        await self._app(scope, limited_receive, send)
 
 
 def encoded_id(value: str) -> str:
@@ -99,15 +299,14 @@ class _JsonRequest(Request):
         """Raises Problem (422) if there is a body that its sender does not call JSON."""
         body = await super().body()
         if body and not _IS_JSON(self.headers.get("content-type", "")):
-            fault = {"field": "content-type", "message": "must be application/json"}
-            raise Problem(422, "content-type: must be application/json", extras={"errors": [fault]})
+            raise invalid(("content-type", "must be application/json"))
         return body
 
     async def json(self) -> Any:
         """The parsed body. What is no JSON text (RFC 8259), not UTF-8, too deep or too rich in parts is 422."""
         body = await self.body()
         if len(body) > _MOST_MARKS and next(islice(_MARK.finditer(body), _MOST_MARKS, None), None):
-            raise _refused_body(f"has more than {_MOST_MARKS} values")
+            raise invalid(("body", f"has more than {_MOST_MARKS} values"))
         try:
             value = from_json(body, allow_inf_nan=False)
         except ValueError:
@@ -123,11 +322,7 @@ def _check_faults(value: object, shape: type[BaseModel]) -> None:
         shape.model_validate(value)
     except ValidationError as error:
         if error.error_count() > _MOST_FAULTS:
-            raise _refused_body(f"has {error.error_count()} faults") from None
-
-
-def _refused_body(reason: str) -> Problem:
-    return Problem(422, f"body: {reason}", extras={"errors": [{"field": "body", "message": reason}]})
+            raise invalid(("body", f"has {error.error_count()} faults")) from None
 
 
 class JsonRoute(APIRoute):
@@ -151,3 +346,26 @@ async def _until_answered() -> AsyncIterator[ExitStack]:
 
 Held = Annotated[ExitStack, Depends(_until_answered)]
 """Type of a route's parameter: what it holds is held until the request fails or its whole answer is sent."""
+
+
+def _normal(scope: Scope) -> str:
+    raw: bytes | None = scope.get("raw_path")
+    if raw is None:
+        return quote(scope["path"])
+    if _IS_NORMAL(raw):
+        return raw.decode("ascii")
+    return "/".join(quote_from_bytes(unquote_to_bytes(segment), safe="") for segment in raw.split(b"/"))
+
+
+def _too_large(limit: int) -> Problem:
+    return Problem(413, f"The body must have at most {limit} bytes.")
+
+
+def _too_late() -> Problem:
+    """The rest may still come: the connection cannot be used again (RFC 9110 section 15.5.9)."""
+    return Problem(408, "The body did not come in time.", headers={"connection": "close"})
+
+
+def _place_of(error: Exception) -> list[str]:
+    frames = traceback.extract_tb(error.__traceback__)[-5:]
+    return [f"{frame.name}:{frame.lineno}" for frame in frames]

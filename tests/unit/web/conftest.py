@@ -18,9 +18,8 @@ from everturn.dapr.origins import AllowedPages
 from everturn.errors import ConflictError, TerminalError, TransientError
 from everturn.web.app import Service, build_app
 from everturn.web.callers import CallerOf, Identify, anybody
-from everturn.web.middleware import BODY_TIMEOUT_S
 from everturn.web.problems import Problem
-from everturn.web.requests import PathId
+from everturn.web.requests import BODY_TIMEOUT_S, PathId
 
 JSON = {"content-type": "application/json"}
 LARGE_LIMIT = 3_000_000
