@@ -9,7 +9,7 @@ from starlette.responses import Response
 from everturn.contracts.memory import ConversationEntry, ConversationHistory, UserMemory
 from everturn.errors import TerminalError
 from everturn.memory.domain import Conversation, StoredTurn
-from everturn.memory.store import Stores
+from everturn.memory.store import Conversations, Stores
 from everturn.web.callers import Caller, CallerOf
 from everturn.web.problems import problem_responses
 from everturn.web.requests import PathId
@@ -48,62 +48,49 @@ WindowChars = Annotated[
         "entry with the `turn_id` and `sequence` of its turn.",
     ),
 ]
-
-OwnerId = Annotated[
-    str | None,
-    Query(description="Only if the conversation is this user's; 403 if it is another's."),
-]
+OwnerId = Annotated[str | None, Query(description="Only if the conversation is this user's; 403 if it is another's.")]
 
 
 def add_memory_routes(router: APIRouter, stores: Stores) -> None:
     """The routes of the contract for clients."""
-    routes = _Routes(stores)
-    part = ConversationHistory | ConversationWindow
-    for method, path, handler, model, summary, codes in (
-        ("GET", "/memories/{user_id}", routes.get_memory, UserMemory, "What is remembered of a user", (403, 503)),
-        (
-            "POST",
-            "/memories/{user_id}/initialize",
-            routes.initialize_memory,
-            Initialized,
-            "Replace it",
-            (403, 413, 503),
-        ),
-        ("GET", "/conversations/{session_id}", routes.get_conversation, part, "A conversation or its end", (403, 503)),
-    ):
-        router.add_api_route(
-            path,
-            handler,
-            methods=[method],
-            response_model=model,
-            tags=[path.split("/")[1]],
-            summary=summary,
-            responses=problem_responses(*codes),
-        )
 
-
-class _Routes:
-    def __init__(self, stores: Stores) -> None:
-        self._stores = stores
-
-    async def get_memory(self, user_id: PathId, caller: CallerOf) -> UserMemory:
+    @router.get(
+        "/memories/{user_id}",
+        tags=["memories"],
+        summary="What is remembered of a user",
+        responses=problem_responses(403, 503),
+    )
+    async def get_memory(user_id: PathId, caller: CallerOf) -> UserMemory:
         _check_memory_of(user_id, caller)
-        return await self._stores.users.memory(user_id)
+        return await stores.users.memory(user_id)
 
-    async def initialize_memory(self, user_id: PathId, memory: UserMemory, caller: CallerOf) -> Initialized:
+    @router.post(
+        "/memories/{user_id}/initialize",
+        tags=["memories"],
+        summary="Replace it",
+        responses=problem_responses(403, 413, 503),
+    )
+    async def initialize_memory(user_id: PathId, memory: UserMemory, caller: CallerOf) -> Initialized:
         _check_memory_of(user_id, caller)
-        await self._stores.users.initialize(user_id, memory)
+        await stores.users.initialize(user_id, memory)
         return Initialized(user_id=user_id, metadata=memory)
 
+    @router.get(
+        "/conversations/{session_id}",
+        tags=["conversations"],
+        summary="A conversation or its end",
+        response_model=ConversationHistory | ConversationWindow,
+        responses=problem_responses(403, 503),
+    )
     async def get_conversation(
-        self, session_id: PathId, caller: CallerOf, window_chars: WindowChars = None, user_id: OwnerId = None
+        session_id: PathId, caller: CallerOf, window_chars: WindowChars = None, user_id: OwnerId = None
     ) -> Response:
-        conversation = await self._stores.conversations.find(session_id)
-        if conversation is not None and not caller.may_see(conversation.owner):
-            conversation = None  # as if there were none
-        if conversation is not None and user_id not in (None, conversation.owner):
+        conversation = await stores.conversations.find(session_id)
+        if conversation is None or not caller.may_see(conversation.owner):
+            conversation = Conversation(owner="")  # as if there were none
+        elif user_id not in (None, conversation.owner):
             raise TerminalError(f"session {session_id!r} belongs to another user", kind="forbidden")
-        body = await _conversation(self._stores, session_id, conversation, window_chars)
+        body = await _conversation(stores.conversations, session_id, conversation, window_chars)
         # Encoded here, once: a long history would be copied several times on its way through response models.
         return Response(body.model_dump_json(), media_type="application/json")
 
@@ -115,14 +102,12 @@ def _check_memory_of(user_id: str, caller: Caller) -> None:
 
 
 async def _conversation(
-    stores: Stores, session_id: str, conversation: Conversation | None, window_chars: int | None
+    conversations: Conversations, session_id: str, conversation: Conversation, window_chars: int | None
 ) -> ConversationHistory | ConversationWindow:
     if window_chars is None:
-        turns = await stores.conversations.history(session_id, conversation) if conversation else []
+        turns = await conversations.history(session_id, conversation)
         return ConversationHistory(history=[ConversationEntry(**entry) for turn in turns for entry in _entries(turn)])
-    if conversation is None:
-        return ConversationWindow(history=[], last_sequence=0, truncated=False)
-    turns = await stores.conversations.window(session_id, conversation, window_chars)
+    turns = await conversations.window(session_id, conversation, window_chars)
     return ConversationWindow(
         history=[
             PlacedEntry(**entry, turn_id=turn.turn_id, sequence=turn.sequence)
