@@ -49,6 +49,7 @@ _TURN_1 = (
     *("user_message", "assistant_reply", "accepted_at", "occurred_at"),
 )
 _REF_1 = ("number", "low", "high", "count")
+_NAMES_1 = {"tail": "turns", "refs": "nodes"}
 
 
 def session_key(session_id: str) -> str:
@@ -86,43 +87,41 @@ def to_json(record: Conversation | Node | UserRecord) -> dict[str, Any]:
 
 def conversation_from_json(value: dict[str, Any]) -> Conversation:
     """Raises TransientError, as the others do, for what a newer release wrote in another way."""
-    body = _current(value, "tail", {"turns": value.get("tail"), "levels": value.get("levels")})
+    body = _current(value)
     found = _read(body, Conversation)
-    return msgspec.structs.replace(found, tail=_turns(body, found.tail))
+    return structs.replace(found, tail=tuple(map(_keeping_unknown, found.tail, body.get("turns", ()))))
 
 
 def node_from_json(value: dict[str, Any]) -> Node:
-    return _read(_current(value, "refs", {"turns": value.get("turns"), "nodes": value.get("refs")}), Node)
+    return _read(_current(value), Node)
 
 
 def user_from_json(value: dict[str, Any]) -> UserRecord:
-    found = _read(_current(value, "", {}), UserRecord)
+    found = _read(_current(value), UserRecord)
     if found.memory is None:
         return found
-    return msgspec.structs.replace(found, memory=_keeping_unknown(found.memory, value["memory"]))
+    return structs.replace(found, memory=_keeping_unknown(found.memory, value["memory"]))
 
 
-def _turns(body: Mapping[str, Any], turns: tuple[StoredTurn, ...]) -> tuple[StoredTurn, ...]:
-    return tuple(map(_keeping_unknown, turns, body.get("turns", ())))
-
-
-def _current(value: dict[str, Any], dropped: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """`value` as this version has it; in one of version 1, `arrays` are those by their new names."""
+def _current(value: dict[str, Any]) -> dict[str, Any]:
+    """`value` as this version has it."""
     version = value.get("version", 1)
     if version > VERSION:
         raise TransientError(f"this was stored by a newer release (version {version})", kind="newer_release")
     if version == VERSION:
         return value
-    body = {name: field for name, field in value.items() if name != dropped}
-    for name, field in arrays.items():
-        body[name] = [_named(name, item) for item in field]
-    return body
+    return {_NAMES_1.get(name, name): _unpacked_1(name, field) for name, field in value.items()}
 
 
-def _named(name: str, item: list[Any]) -> Any:
-    if name == "levels":
-        return [_named("nodes", ref) for ref in item]
-    return dict(zip(_TURN_1 if name == "turns" else _REF_1, item, strict=True))
+def _unpacked_1(name: str, field: Any) -> Any:
+    match name:
+        case "tail" | "turns":
+            return [dict(zip(_TURN_1, turn, strict=True)) for turn in field]
+        case "refs":
+            return [dict(zip(_REF_1, ref, strict=True)) for ref in field]
+        case "levels":
+            return [_unpacked_1("refs", level) for level in field]
+    return field
 
 
 def _read(body: dict[str, Any], kind: type[R]) -> R:
@@ -132,7 +131,7 @@ def _read(body: dict[str, Any], kind: type[R]) -> R:
 def _keeping_unknown(record: R, body: Mapping[str, Any]) -> R:
     known = {"version", *record.__struct_encode_fields__}
     unknown = {name: value for name, value in body.items() if name not in known}
-    return msgspec.structs.replace(record, unknown=unknown) if unknown else record
+    return structs.replace(record, unknown=unknown) if unknown else record
 
 
 def _with_unknown(body: dict[str, Any]) -> dict[str, Any]:
@@ -198,7 +197,7 @@ class Conversations:
 
     async def history(self, session_id: str, conversation: Conversation) -> list[StoredTurn]:
         """The whole conversation, in order of `sequence`."""
-        return in_order([*await self._below(session_id, conversation.roots), *conversation.tail])
+        return in_order([*await self._sealed(session_id, conversation), *conversation.tail])
 
     async def window(self, session_id: str, conversation: Conversation, chars: int) -> list[StoredTurn]:
         """The last turns that fit into `chars` characters, the very last in any case, in order of `sequence`."""
@@ -254,7 +253,7 @@ class Conversations:
                     return False
                 if any(turn.is_known_by(key) for turn in conversation.tail):
                     return True
-                turns = await self._at_sequence(arrival.session_id, conversation, key.sequence)
+                turns = await self._sealed(arrival.session_id, conversation, key.sequence)
                 return any(turn.is_known_by(key) for turn in turns)
 
     async def _is_marked(self, session_id: str, key: ByEvent, conversation: Conversation, target: int) -> bool:
@@ -291,22 +290,18 @@ class Conversations:
         nodes = [Save(node_key(session_id, node.number), to_json(node)) for node in sealed]
         await self._dapr.transact([*nodes, index])
 
-    async def _at_sequence(self, session_id: str, conversation: Conversation, sequence: int) -> list[StoredTurn]:
-        """The sealed turns among which those with that `sequence` are."""
-        refs = [ref for ref in conversation.roots if ref.low <= sequence <= ref.high]
+    async def _sealed(
+        self, session_id: str, conversation: Conversation, sequence: int | None = None
+    ) -> list[StoredTurn]:
+        """All sealed turns, or some among which those with that `sequence` are."""
+        refs: Sequence[NodeRef] = conversation.roots
         turns: list[StoredTurn] = []
         while refs:
+            if sequence is not None:
+                refs = [ref for ref in refs if ref.low <= sequence <= ref.high]
             nodes = await self._nodes(session_id, [ref.number for ref in refs])
             turns.extend(turn for node in nodes for turn in node.turns)
-            refs = [ref for node in nodes for ref in node.refs if ref.low <= sequence <= ref.high]
-        return turns
-
-    async def _below(self, session_id: str, refs: Sequence[NodeRef]) -> list[StoredTurn]:
-        """All turns below `refs`, in order of arrival."""
-        turns: list[StoredTurn] = []
-        for node in await self._nodes(session_id, [ref.number for ref in refs]):
-            turns.extend(node.turns)
-            turns.extend(await self._below(session_id, node.refs))
+            refs = [ref for node in nodes for ref in node.refs]
         return turns
 
     async def _nodes(self, session_id: str, numbers: Sequence[int]) -> list[Node]:
