@@ -139,35 +139,23 @@ class Subscriber:
 
 def add_subscription_routes(router: APIRouter, subscriber: Subscriber) -> None:
     """The subscription's routes. They read their bodies themselves: what is broken is dropped and not a 422."""
+    event: dict[str, Any] = {"openapi_extra": _CLOUD_EVENT, "responses": problem_responses(401, 413)}
 
-    @router.post(
-        EVENTS_PATH,
-        tags=["events"],
-        summary="An event of the subscription",
-        openapi_extra=_CLOUD_EVENT,
-        responses=problem_responses(401, 413),
-    )
+    @router.post(EVENTS_PATH, tags=["events"], summary="An event of the subscription", **event)
     async def receive_event(request: Request) -> Acknowledgement:
         return await subscriber.receive(await request.body())
 
-    @router.post(
-        DEAD_LETTERS_PATH,
-        tags=["events"],
-        summary="An event in the dead letters",
-        openapi_extra=_CLOUD_EVENT,
-        responses=problem_responses(401, 413),
-    )
+    @router.post(DEAD_LETTERS_PATH, tags=["events"], summary="An event in the dead letters", **event)
     async def receive_dead_letter(request: Request) -> Acknowledgement:
         return subscriber.receive_dead_letter(await request.body())
 
     @router.get(
-        _SUBSCRIBE_PATH,
-        tags=["events"],
-        summary="What this service subscribes to",
-        responses=problem_responses(401),
+        _SUBSCRIBE_PATH, tags=["events"], summary="What this service subscribes to", responses=problem_responses(401)
     )
     async def subscriptions() -> list[dict[str, str]]:
-        return [{"pubsubname": PUBSUB_NAME, **subscription} for subscription in _SUBSCRIPTIONS]
+        conversations = {"pubsubname": PUBSUB_NAME, "topic": CONVERSATIONS_TOPIC, "route": EVENTS_PATH}
+        dead_letters = {"pubsubname": PUBSUB_NAME, "topic": DEAD_LETTERS_TOPIC, "route": DEAD_LETTERS_PATH}
+        return [{**conversations, "deadLetterTopic": DEAD_LETTERS_TOPIC}, dead_letters]
 
 
 def read_event(body: bytes, received_at: datetime) -> Arrival:
@@ -229,9 +217,8 @@ def _data(envelope: _Envelope) -> bytes | str:
 
 
 def _update(data: EventData) -> ConversationUpdated:
-    given = {name: value for name, value in msgspec.to_builtins(data).items() if value is not None}
     try:
-        return ConversationUpdated.model_validate(given)
+        return ConversationUpdated.model_validate(msgspec.to_builtins(data))
     except ValidationError as error:
         fields = ", ".join(sorted({".".join(map(str, fault["loc"])) for fault in error.errors()}))
         raise BadEvent(f"the event's data is no ConversationUpdated: {fields}") from None
@@ -261,11 +248,6 @@ def _object(body: bytes | str, shape: type[S], what: str) -> S:
     except JsonError as error:
         raise BadEvent(f"{what} cannot be read: {error}") from None
 
-
-_SUBSCRIPTIONS = [
-    {"topic": CONVERSATIONS_TOPIC, "route": EVENTS_PATH, "deadLetterTopic": DEAD_LETTERS_TOPIC},
-    {"topic": DEAD_LETTERS_TOPIC, "route": DEAD_LETTERS_PATH},
-]
 
 _CLOUD_EVENT: dict[str, Any] = {
     "requestBody": {

@@ -202,13 +202,7 @@ class _Made:
 class Refresher:
     """Makes summaries with `summarise`, each in at most `timeout_s` seconds."""
 
-    def __init__(
-        self,
-        stores: Stores,
-        summarise: Summarise,
-        metrics: MemoryMetrics,
-        timeout_s: float,
-    ) -> None:
+    def __init__(self, stores: Stores, summarise: Summarise, metrics: MemoryMetrics, timeout_s: float) -> None:
         self._stores = stores
         self._summarise = summarise
         self._metrics = metrics
@@ -251,14 +245,12 @@ class Refresher:
                 return done
             memory = memory_of(user_id, user)
             if made is None or (made.memory, made.start) != (memory, done):
-                made = await self._make(memory, session_id, await self._batch(session_id, conversation, done))
+                batch = await self._stores.conversations.arrived(session_id, conversation, done, done + _BATCH_TURNS)
+                made = await self._make(memory, session_id, batch)
             await self._stores.users.apply_summary(user_id, user, session_id, made.summary, made.stop)
             return made.stop
 
         return await retry_conflicts(bring_in_once, f"user {user_id!r}")
-
-    async def _batch(self, session_id: str, conversation: Conversation, done: int) -> list[StoredTurn]:
-        return await self._stores.conversations.arrived(session_id, conversation, done, done + _BATCH_TURNS)
 
     async def _make(self, memory: Memory, session_id: str, batch: Sequence[StoredTurn]) -> _Made:
         """The summary with `batch` in it, or with its first turn alone if the model does not take the whole."""
