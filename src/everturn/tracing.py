@@ -9,7 +9,7 @@ sent by OTLP over HTTP. Without a collector nothing of OpenTelemetry is imported
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime
 from functools import cache
@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 from everturn.errors import SettingError
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.trace import Span
+    from opentelemetry.trace import Span, Tracer
 
 HEADER = "traceparent"
 """https://www.w3.org/TR/trace-context/#traceparent-header"""
@@ -31,18 +30,24 @@ _NANOSECONDS = 1_000_000_000
 Attributes = Mapping[str, str | int]
 
 
+_SPAN_ID: ContextVar[int | None] = ContextVar("span_id", default=None)
+
+
 class Recording:
     """What happens in a span, which may not be recorded at all."""
 
+    def __init__(self, span: "Span | None" = None) -> None:
+        self._span = span
+
     def note(self, **attributes: str | int) -> None:
         """Set attributes; `__` in a name stands for a dot."""
+        if self._span is not None:
+            self._span.set_attributes({name.replace("__", "."): value for name, value in attributes.items()})
 
     def rename(self, name: str) -> None:
         """Give the span a better name."""
-
-
-_NOT_RECORDED = Recording()
-_SPAN_ID: ContextVar[int | None] = ContextVar("span_id", default=None)
+        if self._span is not None:
+            self._span.update_name(name)
 
 
 @cache
@@ -56,16 +61,34 @@ def is_on() -> bool:
     return True
 
 
+@contextmanager
 def span(
     service: str, name: str, *, parent: str | None = None, kind: str = "INTERNAL", attributes: Attributes | None = None
-) -> AbstractContextManager[Recording]:
+) -> Iterator[Recording]:
     """Record what the block does as `name`, of `service`.
 
     `parent`: a `traceparent`; without one, the span that is current here. `kind`: a name of `SpanKind`.
     """
     if not is_on():
-        return nullcontext(_NOT_RECORDED)
-    return _recorded(service, name, parent, kind, attributes)
+        yield Recording()
+        return
+    from opentelemetry.trace import SpanKind, Status, StatusCode  # noqa: PLC0415
+
+    with _tracer(service).start_as_current_span(
+        name,
+        context=_context(parent) if parent else None,
+        kind=SpanKind[kind],
+        attributes=attributes,
+        record_exception=False,
+        set_status_on_exception=False,
+    ) as recorded:
+        try:
+            yield Recording(recorded)
+        except BaseException as error:
+            # Its type alone: a message could hold what a user wrote.
+            recorded.set_attribute("error.type", getattr(error, "kind", None) or type(error).__name__)
+            recorded.set_status(Status(StatusCode.ERROR))
+            raise
 
 
 def current() -> str:
@@ -98,45 +121,9 @@ def finished(service: str, name: str, *, parent: str, begun: datetime, instance:
     token = _SPAN_ID.set(_span_id(instance))
     try:
         started = int(begun.timestamp() * _NANOSECONDS)
-        tracer = _provider(service).get_tracer("everturn")
-        tracer.start_span(name, context=_context(parent), start_time=started, attributes=dict(attributes)).end()
+        _tracer(service).start_span(name, _context(parent), attributes=attributes, start_time=started).end()
     finally:
         _SPAN_ID.reset(token)
-
-
-@contextmanager
-def _recorded(
-    service: str, name: str, parent: str | None, kind: str, attributes: Attributes | None
-) -> Iterator[Recording]:
-    from opentelemetry.trace import SpanKind, Status, StatusCode  # noqa: PLC0415
-
-    tracer = _provider(service).get_tracer("everturn")
-    with tracer.start_as_current_span(
-        name,
-        context=_context(parent) if parent else None,
-        kind=SpanKind[kind],
-        attributes=dict(attributes or {}),
-        record_exception=False,
-        set_status_on_exception=False,
-    ) as recorded:
-        try:
-            yield _Recorded(recorded)
-        except BaseException as error:
-            # Its type alone: a message could hold what a user wrote.
-            recorded.set_attribute("error.type", getattr(error, "kind", None) or type(error).__name__)
-            recorded.set_status(Status(StatusCode.ERROR))
-            raise
-
-
-class _Recorded(Recording):
-    def __init__(self, span: "Span") -> None:
-        self._span = span
-
-    def note(self, **attributes: str | int) -> None:
-        self._span.set_attributes({name.replace("__", "."): value for name, value in attributes.items()})
-
-    def rename(self, name: str) -> None:
-        self._span.update_name(name)
 
 
 def _context(traceparent: str) -> Any:
@@ -150,8 +137,8 @@ def _span_id(name: str) -> int:
 
 
 @cache
-def _provider(service: str) -> "TracerProvider":
-    """Of each service of the process, since a provider is one `service.name`."""
+def _tracer(service: str) -> "Tracer":
+    """Of each service of the process a provider, since that is one `service.name`."""
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
     from opentelemetry.sdk.resources import SERVICE_NAME, Resource  # noqa: PLC0415
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
@@ -164,4 +151,4 @@ def _provider(service: str) -> "TracerProvider":
 
     provider = TracerProvider(resource=Resource.create({SERVICE_NAME: service}), id_generator=Ids())
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    return provider
+    return provider.get_tracer("everturn")
