@@ -4,15 +4,13 @@
 `everturn up`. Settings come from the environment.
 """
 
-from typing import Any
-
 from fastapi import FastAPI
 
 from everturn import logs
 from everturn.dapr.sidecar import DaprSidecar
 from everturn.models.providers import prepare_sdk
 from everturn.settings import Settings, load_settings
-from everturn.web.app import standalone_app
+from everturn.web.app import standalone_apps
 
 
 def create_chat(settings: Settings) -> FastAPI:
@@ -35,13 +33,7 @@ def create_memory(settings: Settings) -> FastAPI:
     return create_app(settings, None, ScriptedModel())
 
 
-def __getattr__(name: str) -> Any:
-    """The app that uvicorn asks for."""
-    if name == "chat":
-        return standalone_app(create_chat)
-    if name == "memory":
-        return standalone_app(create_memory)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = standalone_apps(__name__, chat=create_chat, memory=create_memory)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dapr.ext.workflow import WorkflowRuntime
 from fastapi import APIRouter, FastAPI
@@ -47,7 +47,7 @@ from everturn.dapr.workflows import Sidecar, Workflows
 from everturn.models.endpoint import model_name
 from everturn.models.providers import build_model
 from everturn.settings import Settings
-from everturn.web.app import Service, build_app, standalone_app
+from everturn.web.app import Service, build_app, standalone_apps
 from everturn.web.callers import identify_by
 
 if TYPE_CHECKING:
@@ -169,10 +169,4 @@ def app_over(settings: Settings, parts: ChatParts) -> FastAPI:
     return build_app(service, add_routes, lifespan=parts.lifespan)
 
 
-def __getattr__(name: str) -> Any:
-    """`app`, made when it is asked for: importing this module needs no settings, no key and no sidecar."""
-    if name != "app":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    app = standalone_app(create_app)
-    globals()["app"] = app
-    return app
+__getattr__ = standalone_apps(__name__, app=create_app)

@@ -35,7 +35,7 @@ from everturn.memory.summary import Refresher, Summaries, register_summary
 from everturn.models.providers import build_model
 from everturn.models.summary import SummaryTurn, summarise
 from everturn.settings import Settings
-from everturn.web.app import Service, build_app, standalone_app
+from everturn.web.app import Service, build_app, standalone_apps
 from everturn.web.callers import identify_by
 
 if TYPE_CHECKING:
@@ -149,10 +149,4 @@ def app_over(settings: Settings, parts: MemoryParts) -> FastAPI:
     return build_app(service, add_routes, lifespan=parts.lifespan)
 
 
-def __getattr__(name: str) -> FastAPI:
-    """`app`, made when it is asked for: importing this module needs no settings, no key and no sidecar."""
-    if name != "app":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    app = standalone_app(create_app)
-    globals()["app"] = app
-    return app
+__getattr__ = standalone_apps(__name__, app=create_app)

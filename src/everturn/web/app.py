@@ -15,6 +15,7 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cache
 from typing import Any, Literal
 
 from fastapi import APIRouter, FastAPI
@@ -140,20 +141,29 @@ def build_app(
     return app
 
 
-def standalone_app(create_app: Callable[[Settings], FastAPI]) -> FastAPI:
-    """The app of this process's settings, for `uvicorn everturn.chat.app:app`; it logs in our form.
+def standalone_apps(module: str, **creates: Callable[[Settings], FastAPI]) -> Callable[[str], FastAPI]:
+    """The `__getattr__` of `module`, with an app by each name of `creates`, for `uvicorn everturn.chat.app:app`.
 
-    If it cannot be made, ends the process with one line on stderr: exit code 2 for a wrong setting, 1 for the rest.
+    One is made when it is asked for, so an import needs no settings, no key and no sidecar; it has this process's
+    settings and logs in our form. If it cannot be made, that ends the process with one line on stderr: exit code 2 for
+    a wrong setting, 1 for the rest.
     """
-    logs.configure()
-    try:
-        settings = load_settings()
-        logs.set_level(settings.log_level)
-        warn_of_settings()
-        return create_app(settings)
-    except EverturnError as error:
-        sys.stderr.write(f"everturn: {error.message}\n")
-        raise SystemExit(2 if isinstance(error, SettingError) else 1) from None
+
+    @cache
+    def app(name: str) -> FastAPI:
+        if name not in creates:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        logs.configure()
+        try:
+            settings = load_settings()
+            logs.set_level(settings.log_level)
+            warn_of_settings()
+            return creates[name](settings)
+        except EverturnError as error:
+            sys.stderr.write(f"everturn: {error.message}\n")
+            raise SystemExit(2 if isinstance(error, SettingError) else 1) from None
+
+    return app
 
 
 def _add_health_routes(router: APIRouter, readiness: Readiness, registry: CollectorRegistry) -> None:
