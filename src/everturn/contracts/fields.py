@@ -32,7 +32,8 @@ def id_fault(value: str) -> str | None:
     return None
 
 
-def _checked_id(value: str) -> str:
+def checked_id(value: str) -> str:
+    """For pydantic: `value`, if it is an id. Raises ValueError with the rest of a sentence if not."""
     if fault := id_fault(value):
         raise ValueError(fault)
     return value
@@ -53,7 +54,7 @@ def checked_text(value: str) -> str:
 
 
 # `id_fault` checks the length, in a sentence of its own; the schema only documents it.
-Id = Annotated[str, AfterValidator(_checked_id), Field(json_schema_extra={"minLength": 1, "maxLength": MAX_ID_CHARS})]
+Id = Annotated[str, AfterValidator(checked_id), Field(json_schema_extra={"minLength": 1, "maxLength": MAX_ID_CHARS})]
 Text = Annotated[str, AfterValidator(checked_text)]
 Tag = Annotated[str, Field(max_length=MAX_TAG_CHARS), AfterValidator(checked_text)]
 

@@ -26,7 +26,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from everturn import tracing
-from everturn.contracts.fields import id_fault
+from everturn.contracts.fields import checked_id
 from everturn.dapr.origins import AllowedPages
 from everturn.errors import TransientError
 from everturn.web.problems import Problem, ProblemResponse, invalid, problem_of
@@ -240,12 +240,9 @@ def encoded_id(value: str) -> str:
 
 def _decoded_id(segment: str) -> str:
     try:
-        value = unquote(segment, errors="strict")
+        return checked_id(unquote(segment, errors="strict"))
     except UnicodeDecodeError:
         raise ValueError("must be UTF-8") from None
-    if fault := id_fault(value):
-        raise ValueError(fault)
-    return value
 
 
 PathId = Annotated[str, Path(description="An id of 1 to 256 characters, percent-encoded."), AfterValidator(_decoded_id)]
