@@ -90,8 +90,9 @@ class MemoryParts:
         self.dapr, self.registry = sidecar.client, CollectorRegistry()
         metrics = MemoryMetrics(self.registry)
         self.stores = Stores.create(self.dapr)
+        self.workflows = Workflows(sidecar.workflows)
         self.summaries = Summaries(
-            sidecar, self.stores.conversations, quiet_s=settings.summary_quiet_s, enough=settings.summary_turns
+            self.workflows, self.stores.conversations, quiet_s=settings.summary_quiet_s, enough=settings.summary_turns
         )
         self.subscriber = Subscriber(self.stores.conversations, self.summaries, metrics)
         self.model = LateModel(lambda: model or build_model(settings, "summary", self.dapr))
@@ -117,11 +118,10 @@ class MemoryParts:
 
     async def purge(self) -> int:
         """Purge the summaries that ended long ago, for nothing asks for them again; how many workflows."""
-        workflows, purged = Workflows(self.sidecar.workflows), 0
-        async for instance_id in workflows.ended_before(
-            utc_now() - timedelta(hours=self.settings.keep_workflows_hours)
-        ):
-            await workflows.purge(instance_id)
+        purged = 0
+        long_ago = utc_now() - timedelta(hours=self.settings.keep_workflows_hours)
+        async for instance_id in self.workflows.ended_before(long_ago):
+            await self.workflows.purge(instance_id)
             purged += 1
         return purged
 

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict
 
 from everturn.contracts.memory import MAX_FIELD_CHARS
 from everturn.dapr.client import retry_conflicts
-from everturn.dapr.workflows import Sidecar, Workflows
+from everturn.dapr.workflows import Workflows
 from everturn.errors import EverturnError, TerminalError, TransientError
 from everturn.memory.domain import Conversation, Memory, StoredTurn
 from everturn.memory.metrics import MemoryMetrics
@@ -116,14 +116,14 @@ class Summaries:
 
     def __init__(
         self,
-        sidecar: Sidecar,
+        workflows: Workflows,
         conversations: Conversations,
         *,
         quiet_s: float,
         enough: int,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._sidecar = sidecar
+        self._workflows = workflows
         self._conversations = conversations
         self._quiet_s = quiet_s
         self._enough = enough
@@ -143,14 +143,13 @@ class Summaries:
         )
         session_hash = hashlib.sha256(session_id.encode()).hexdigest()[:32]
         instance_id = f"summary-{session_hash}-{conversation.summarised}"
-        workflows = Workflows(self._sidecar.workflows)
         is_new = False
         if not self._was_asked_for(session_id, instance_id):
-            is_new = await workflows.start(SUMMARY_WORKFLOW, instance_id, given.model_dump())
+            is_new = await self._workflows.start(SUMMARY_WORKFLOW, instance_id, given.model_dump())
             self._remember(session_id, instance_id)
         # An event that is lost costs the rest of the quiet time: the workflow counts for itself then.
         if not is_new and conversation.new_turns == self._enough:
-            await workflows.raise_event(instance_id, ENOUGH)
+            await self._workflows.raise_event(instance_id, ENOUGH)
 
     def _was_asked_for(self, session_id: str, instance_id: str) -> bool:
         asked_for, when = self._asked.get(session_id, ("", 0.0))

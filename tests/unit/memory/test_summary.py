@@ -9,6 +9,7 @@ from dapr.ext.workflow.workflow_state import WorkflowStatus
 from prometheus_client import CollectorRegistry
 
 from everturn.contracts.memory import UserMemory
+from everturn.dapr.workflows import Workflows
 from everturn.errors import TerminalError, TransientError
 from everturn.memory.metrics import MemoryMetrics
 from everturn.memory.store import Stores
@@ -343,7 +344,7 @@ async def test_a_summary_that_an_operator_has_ended_is_started_by_a_later_turn(
     clock = ManualClock()
     runtime = await EmbeddedRuntime.open(tmp_path, options=RuntimeOptions())
     sidecar = runtime.add_app("agent-memory-service", ScriptedApp())
-    summaries = Summaries(sidecar, stores.conversations, quiet_s=30, enough=8, now=clock.elapsed)
+    summaries = Summaries(Workflows(sidecar.workflows), stores.conversations, quiet_s=30, enough=8, now=clock.elapsed)
     worker = WorkflowRuntime()
     register_summary(worker, refresher, summaries)
     await sidecar.start(worker)
