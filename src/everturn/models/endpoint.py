@@ -37,16 +37,14 @@ def endpoint_of(settings: Settings) -> Endpoint | None:
 
     Raises SettingError for a proxy that cannot be used.
     """
-    timeout_s = settings.generate_timeout_s
     if settings.model_base_url is not None and settings.model_name is not None:
-        key = settings.model_api_key.get_secret_value() if settings.model_api_key else None
-        base_url = settings.model_base_url
-        return Endpoint(base_url, settings.model_name, key, timeout_s, proxy_of(base_url))
-    if settings.gemini_api_key is not None:
-        name = settings.model_name or GEMINI_MODEL_NAME
-        key = settings.gemini_api_key.get_secret_value()
-        return Endpoint(GEMINI_BASE_URL, name, key, timeout_s, proxy_of(GEMINI_BASE_URL))
-    return None
+        base_url, name, secret = settings.model_base_url, settings.model_name, settings.model_api_key
+    elif settings.gemini_api_key is not None:
+        base_url, name, secret = GEMINI_BASE_URL, settings.model_name or GEMINI_MODEL_NAME, settings.gemini_api_key
+    else:
+        return None
+    key = secret.get_secret_value() if secret else None
+    return Endpoint(base_url, name, key, settings.generate_timeout_s, proxy_of(base_url))
 
 
 def model_name(settings: Settings) -> str:

@@ -118,7 +118,7 @@ class EndpointModel(OpenAIChatCompletionsModel):
     """A model at `endpoint`, whose key may come from `secret_key`. It never retries by itself: the step's policy
     governs."""
 
-    def __init__(self, endpoint: Endpoint, secret_key: SecretKey | None = None) -> None:
+    def __init__(self, endpoint: Endpoint, secret_key: SecretKey | None) -> None:
         self._long_lived_client = _Client(
             base_url=endpoint.base_url,
             api_key="none",  # it insists on one; the key is sent by the transport
@@ -142,7 +142,7 @@ class EndpointModel(OpenAIChatCompletionsModel):
         await self._long_lived_client.close()
 
 
-def _http_client(endpoint: Endpoint, secret_key: SecretKey | None = None) -> httpx2.AsyncClient:
+def _http_client(endpoint: Endpoint, secret_key: SecretKey | None) -> httpx2.AsyncClient:
     """A client that follows no redirects, uses the proxy of the environment, and reads no more than MAX_BODY_BYTES.
 
     It sends the endpoint's key, that of `secret_key` if the endpoint has none, or no key at all.
@@ -277,13 +277,8 @@ def _check(completion: Any) -> None:
         raise bad_reply("it has no message")
     if not isinstance(message.get("content"), str | None) or not isinstance(message.get("refusal"), str | None):
         raise bad_reply("its content is not text")
-    _check_tool_calls(message.get("tool_calls"))
-
-
-def _check_tool_calls(calls: Any) -> None:
-    if calls is None:
-        return
-    if not isinstance(calls, list) or not all(_is_tool_call(call) for call in calls):
+    calls = message.get("tool_calls")
+    if calls is not None and not (isinstance(calls, list) and all(map(_is_tool_call, calls))):
         raise bad_reply("its tool calls have a wrong shape")
 
 

@@ -111,16 +111,8 @@ def read(summary: str, name: str) -> list[Fact]:
 
     A sentence about somebody else, or one that fits no rule, is kept as it is.
     """
-    names = [
-        name.strip(),
-        *name.split()[:1],
-        *_FIRST_NAME.findall(summary)[:1],
-        "the user",
-        "user",
-        "he",
-        "she",
-        "they",
-    ]
+    own = [name.strip(), *name.split()[:1], *_FIRST_NAME.findall(summary)[:1]]
+    names = [*own, "the user", "user", "he", "she", "they"]
     found = [sentence for line in summary.splitlines() for sentence in _sentences(line)]
     return [_read(sentence, names) for sentence in found if not _NEW_USER.search(sentence)]
 
@@ -219,16 +211,13 @@ def _sentences(text: str) -> list[str]:
     """
     found, start = [], 0
     for end in islice(_END.finditer(text), _MAX_MARKS):
-        if end.group() == "." and _is_abbreviated(text[max(start, end.start() - _ABBREVIATION_CHARS) : end.start()]):
+        before = text[max(start, end.start() - _ABBREVIATION_CHARS) : end.start()]
+        if end.group() == "." and _ABBREVIATION.search(before):
             continue
         found.append(text[start : end.end()].strip(" \t\r\n;"))
         start = end.end()
     found.append(text[start:].strip(" \t\r\n;"))
     return [sentence for sentence in found if sentence.strip(".")]
-
-
-def _is_abbreviated(before: str) -> bool:
-    return _ABBREVIATION.search(before) is not None
 
 
 def _straight(text: str) -> str:
