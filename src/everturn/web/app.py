@@ -14,7 +14,6 @@ A route raises `Problem` for an answer that it decides on; `problems.problem_of`
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 from functools import cache
 from typing import Any, Literal
 
@@ -29,11 +28,11 @@ from starlette.types import Lifespan
 
 from everturn import __version__, logs, tracing
 from everturn.dapr.origins import AllowedPages
-from everturn.errors import EverturnError, SettingError
+from everturn.errors import EverturnError, SettingError, TransientError
 from everturn.settings import Settings, load_settings, warn_of_settings
 from everturn.web.callers import AccessRules, Identify, SignIn, anybody
 from everturn.web.files import DOCS_PATHS, add_docs_routes
-from everturn.web.problems import Shapes, handle_problems, problem_responses, unavailable
+from everturn.web.problems import Shapes, handle_problems, problem_responses
 from everturn.web.requests import (
     BODY_TIMEOUT_S,
     BodyLimit,
@@ -53,10 +52,8 @@ PROBED_PATHS = HEALTH_PATHS | {"/metrics"}
 _OPENAPI_PATH = "/openapi.json"
 # Open to those who have not signed in as well: nothing of a user is in them.
 _PUBLIC_PATHS = PROBED_PATHS | DOCS_PATHS | {"/", _OPENAPI_PATH}
-_READINESS_RETRY_S = 1.0
 # FastAPI would export spans of its own, and what exceptions say, if the environment asks for it.
 _NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
-_TAGS: list[str | Enum] = ["health"]
 
 Readiness = Callable[[], Awaitable[str | None]]
 """Says why the service cannot do its work, in one safe sentence; None if it can."""
@@ -169,17 +166,17 @@ def standalone_apps(module: str, **creates: Callable[[Settings], FastAPI]) -> Ca
 def _add_health_routes(router: APIRouter, readiness: Readiness, registry: CollectorRegistry) -> None:
     """`GET /healthz`, `GET /readyz` and `GET /metrics` (Prometheus text) over `registry`."""
 
-    @router.get("/healthz", tags=_TAGS, summary="The process is alive")
+    @router.get("/healthz", tags=["health"], summary="The process is alive")
     async def healthz() -> Health:
         return Health()
 
-    @router.get("/readyz", tags=_TAGS, summary="The service can do its work", responses=problem_responses(503))
+    @router.get("/readyz", tags=["health"], summary="The service can do its work", responses=problem_responses(503))
     async def readyz() -> Health:
         if reason := await readiness():
-            raise unavailable(reason, retry_after_s=_READINESS_RETRY_S)
+            raise TransientError(reason)
         return Health()
 
-    @router.get("/metrics", tags=_TAGS, summary="Metrics for Prometheus", response_class=Response)
+    @router.get("/metrics", tags=["health"], summary="Metrics for Prometheus", response_class=Response)
     async def metrics() -> Response:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 

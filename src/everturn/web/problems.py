@@ -86,12 +86,12 @@ def problem_of(error: Exception) -> Problem:
         case TerminalError() if error.kind in STATUS_OF_KIND:
             return Problem(STATUS_OF_KIND[error.kind], error.message)
         case ConflictError():
-            return unavailable("too many writers at once", retry_after_s=_DEFAULT_RETRY_AFTER_S)
+            return problem_of(TransientError("too many writers at once"))
         case _:
             return Problem(500, "The server met an unexpected error.")
 
 
-def unavailable(detail: str, *, retry_after_s: float, status: int = 503) -> Problem:
+def unavailable(detail: str, *, retry_after_s: float, status: int) -> Problem:
     """A 503, or 429, that asks the client to come back after `retry_after_s` seconds (rounded up, at least 1)."""
     return Problem(status, detail, headers={"retry-after": str(max(1, ceil(retry_after_s)))})
 
