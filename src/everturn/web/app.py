@@ -34,7 +34,6 @@ from everturn.web.callers import AccessRules, Identify, SignIn, anybody
 from everturn.web.files import DOCS_PATHS, add_docs_routes
 from everturn.web.problems import Shapes, handle_problems, problem_responses
 from everturn.web.requests import (
-    BODY_TIMEOUT_S,
     BodyLimit,
     Cors,
     EncodedPath,
@@ -66,9 +65,9 @@ class Service:
     `app_id` is its name in traces. `registry` is this application's own: many applications live in one process. Of web
     pages only `pages` may call. `identify` finds out who calls. `token` is what the sidecar shows: the `sidecar_paths`
     are closed to all others; `is_closed`: all but health is closed to callers that are not signed in. `body_limits` are
-    bytes by path, for routes that take more than 1 MiB; `body_timeout_s` are seconds. `page` is what `/` gives to
-    browsers, and `page_paths` are its files, open to all. No answer begins before `settled` has returned. Errors have
-    `shapes` of other APIs by the beginning of a path.
+    bytes by path, for routes that take more than 1 MiB. `page` is what `/` gives to browsers, and `page_paths` are its
+    files, open to all. No answer begins before `settled` has returned. Errors have `shapes` of other APIs by the
+    beginning of a path.
     """
 
     name: str
@@ -82,7 +81,6 @@ class Service:
     is_closed: bool = False
     sidecar_paths: frozenset[str] = frozenset()
     body_limits: Mapping[str, int] = field(default_factory=dict)
-    body_timeout_s: float = BODY_TIMEOUT_S
     page: Callable[[Request], Response] | None = None
     page_paths: frozenset[str] = frozenset()
     settled: Callable[[], Awaitable[None]] | None = None
@@ -203,5 +201,5 @@ def _middleware(service: Service) -> list[Middleware]:
     stack.append(Middleware(SignIn, service.identify, rules))
     if tracing.is_on():
         stack.append(Middleware(Traced, PROBED_PATHS | service.sidecar_paths, service.app_id))
-    stack.append(Middleware(BodyLimit, service.body_limits, service.body_timeout_s))
+    stack.append(Middleware(BodyLimit, service.body_limits))
     return stack

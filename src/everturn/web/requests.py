@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 1_048_576
 # A mebibyte comes within it at 0.3 Mbit/s; what takes longer holds a connection for nothing.
-BODY_TIMEOUT_S = 30.0
+_BODY_TIMEOUT_S = 30.0
 _SINGLE = frozenset({b"host", b"idempotency-key", b"dapr-api-token"})
 _IS_NORMAL = re.compile(rb"[A-Za-z0-9._~/-]*").fullmatch
 # Of JSON: what begins or separates values, outside strings. Behind each are an object or two and a few faults, however
@@ -56,9 +56,9 @@ class RequestMiddleware:
         self._app = app
         self._open_paths = open_paths
 
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_handled = scope["type"] == "http" and scope["path"] not in self._open_paths
-        return (self.handle if is_handled else self._app)(scope, receive, send)
+        await (self.handle if is_handled else self._app)(scope, receive, send)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the request, or have the app answer it."""
@@ -201,7 +201,7 @@ class BodyLimit(RequestMiddleware):
     seconds for the whole body, from when it is asked for.
     """
 
-    def __init__(self, app: ASGIApp, limits: Mapping[str, int], timeout_s: float) -> None:
+    def __init__(self, app: ASGIApp, limits: Mapping[str, int], timeout_s: float = _BODY_TIMEOUT_S) -> None:
         super().__init__(app)
         self._limits = limits
         self._timeout_s = timeout_s

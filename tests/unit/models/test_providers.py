@@ -25,25 +25,19 @@ def test_without_a_key_the_model_is_the_offline_demo() -> None:
     assert model_name(settings()) == "offline-demo"
 
 
-def test_a_gemini_key_alone_means_gemini() -> None:
-    endpoint = endpoint_of(settings(gemini_api_key="k"))
+@pytest.mark.parametrize(
+    ("beside", "base_url", "name", "key"),
+    [
+        pytest.param({}, GEMINI_BASE_URL, GEMINI_MODEL_NAME, "k", id="the key alone means Gemini"),
+        pytest.param({"model_name": "gemini-3"}, GEMINI_BASE_URL, "gemini-3", "k", id="a name is that of its model"),
+        pytest.param(OWN, OWN["model_base_url"], OWN["model_name"], None, id="one's own wins and gets no key of it"),
+    ],
+)
+def test_a_key_of_gemini_is_for_gemini(beside: dict[str, str], base_url: str, name: str, key: str | None) -> None:
+    endpoint = endpoint_of(settings(gemini_api_key="k", **beside))
 
     assert endpoint is not None
-    assert (endpoint.base_url, endpoint.model_name, endpoint.api_key) == (GEMINI_BASE_URL, GEMINI_MODEL_NAME, "k")
-
-
-def test_a_name_beside_a_gemini_key_is_that_of_its_model() -> None:
-    endpoint = endpoint_of(settings(gemini_api_key="k", model_name="gemini-3-pro"))
-
-    assert endpoint is not None
-    assert (endpoint.base_url, endpoint.model_name, endpoint.api_key) == (GEMINI_BASE_URL, "gemini-3-pro", "k")
-
-
-def test_an_endpoint_of_ones_own_wins_over_gemini_and_gets_no_key_of_it() -> None:
-    endpoint = endpoint_of(settings(gemini_api_key="k", **OWN))
-
-    assert endpoint is not None
-    assert (endpoint.base_url, endpoint.model_name, endpoint.api_key) == ("http://127.0.0.1:9/v1", "llama", None)
+    assert (endpoint.base_url, endpoint.model_name, endpoint.api_key) == (base_url, name, key)
 
 
 def test_the_name_of_the_model_is_the_configured_one() -> None:
@@ -66,9 +60,7 @@ def test_importing_the_rooms_imports_neither_sdk() -> None:
     )
     program = f"import sys, {modules}; print([name for name in ('agents', 'openai') if name in sys.modules])"
 
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-
-    assert done.stdout.strip() == "[]"
+    assert run(program) == "[]"
 
 
 def run(program: str) -> str:

@@ -12,6 +12,7 @@ import uvicorn
 from fastapi import APIRouter, FastAPI
 from prometheus_client import CollectorRegistry, Counter
 from pydantic import BaseModel, Field, SecretStr
+from starlette.types import ASGIApp
 
 from everturn.contracts.fields import Text
 from everturn.dapr.origins import AllowedPages
@@ -19,7 +20,7 @@ from everturn.errors import ConflictError, TerminalError, TransientError
 from everturn.web.app import Service, build_app
 from everturn.web.callers import CallerOf, Identify, anybody
 from everturn.web.problems import Problem
-from everturn.web.requests import BODY_TIMEOUT_S, PathId
+from everturn.web.requests import BodyLimit, PathId
 
 JSON = {"content-type": "application/json"}
 LARGE_LIMIT = 3_000_000
@@ -41,13 +42,7 @@ class Probe:
     async def readiness(self) -> str | None:
         return self.reason
 
-    def build(
-        self,
-        token: SecretStr | None = None,
-        *,
-        identify: Identify = anybody,
-        body_timeout_s: float = BODY_TIMEOUT_S,
-    ) -> FastAPI:
+    def build(self, token: SecretStr | None = None, *, identify: Identify = anybody) -> FastAPI:
         service = Service(
             app_id="test-service",
             name="Probe Service",
@@ -60,7 +55,6 @@ class Probe:
             is_closed=token is not None,
             sidecar_paths=frozenset({"/event"}),
             body_limits={"/large": LARGE_LIMIT},
-            body_timeout_s=body_timeout_s,
         )
         return build_app(service, add_routes)
 
@@ -103,7 +97,7 @@ def add_routes(router: APIRouter) -> None:
         }[how]
 
 
-async def served(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
+async def served(app: ASGIApp) -> AsyncIterator[httpx2.AsyncClient]:
     with socket.socket(proto=socket.IPPROTO_TCP) as listener:  # asyncio sets TCP_NODELAY on no other
         listener.bind(("127.0.0.1", 0))
         listener.listen()  # so that a client can connect before the server accepts
@@ -137,5 +131,5 @@ async def guarded_client() -> AsyncIterator[httpx2.AsyncClient]:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def hasty_client() -> AsyncIterator[httpx2.AsyncClient]:
     """Of a service that gives a body no time at all beyond what is here already."""
-    async for client in served(Probe().build(body_timeout_s=0.001)):
+    async for client in served(BodyLimit(Probe().build(), {}, timeout_s=0.001)):
         yield client
