@@ -205,22 +205,12 @@ async def test_turns_that_are_too_long_together_come_in_one_by_one(
     assert await summary(stores) == "u is a new user.|a1|a2|a3"
 
 
-async def test_one_turn_of_which_the_endpoint_says_400_is_tried_again(
-    stores: Stores, refresher: Refresher, scribe: Scribe
+@pytest.mark.parametrize("kind", ["http_400", "http_401"])
+async def test_what_is_no_fault_of_one_turn_is_no_reason_to_leave_it_out(
+    stores: Stores, refresher: Refresher, scribe: Scribe, kind: str
 ) -> None:
     await say(stores, "a", 1)
-    scribe.most_turns = 0
-
-    result = await refresher.refresh("u", "a")
-
-    assert result.retry
-
-
-async def test_a_wrong_key_is_no_reason_to_leave_turns_out(
-    stores: Stores, refresher: Refresher, scribe: Scribe
-) -> None:
-    await say(stores, "a", 1)
-    scribe.error = TerminalError("check the key", kind="http_401")
+    scribe.error = TerminalError("the model endpoint refused the request", kind=kind)
 
     result = await refresher.refresh("u", "a")
 

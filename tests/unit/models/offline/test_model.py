@@ -135,20 +135,19 @@ async def test_what_the_assistant_said_is_no_fact_of_the_user(assistant: Assista
     assert await assistant.reply(memory(), said("Hello"), "Where do I live?") == "I do not know where you live."
 
 
-async def test_the_time_comes_from_the_tool(assistant: Assistant) -> None:
-    assert await assistant.reply(memory(), [], "What time is it?") == "It is 12:00 on Saturday, 2026-01-31 (UTC)."
-
-
-async def test_the_time_of_a_city_comes_from_the_tool(assistant: Assistant) -> None:
-    reply = await assistant.reply(memory(), [], "what time is it in Karachi right now?")
-
-    assert reply == "It is 17:00 on Saturday, 2026-01-31 (UTC+05:00)."
-
-
-async def test_an_unknown_place_gets_utc_and_is_told_so(assistant: Assistant) -> None:
-    reply = await assistant.reply(memory(), [], "What time is it in Atlantis?")
-
-    assert reply == "I do not know the time zone of Atlantis. It is 12:00 on Saturday, 2026-01-31 (UTC)."
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("What time is it?", "It is 12:00 on Saturday, 2026-01-31 (UTC)."),
+        ("what time is it in Karachi right now?", "It is 17:00 on Saturday, 2026-01-31 (UTC+05:00)."),
+        (
+            "What time is it in Atlantis?",
+            "I do not know the time zone of Atlantis. It is 12:00 on Saturday, 2026-01-31 (UTC).",
+        ),
+    ],
+)
+async def test_the_time_comes_from_the_tool(assistant: Assistant, question: str, answer: str) -> None:
+    assert await assistant.reply(memory(), [], question) == answer
 
 
 async def test_the_time_is_looked_up_once_for_each_place_and_for_a_few_places_alone() -> None:
