@@ -12,11 +12,10 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from everturn.errors import SettingError, TerminalError, TransientError
+from everturn.testing.clock import ManualClock
 from everturn.web.tokens import FRESH_S, STALE_S, UNKNOWN_KEY_PAUSE_S, KeySet, TokenReader
 from tests.e2e.proxies import proxy_to
 from tests.identity_provider import AUDIENCE, ISSUER, IdentityProvider, SigningKey
-
-NOW = 1_000_000.0
 
 
 class Endpoint:
@@ -55,22 +54,14 @@ async def endpoint(provider: IdentityProvider) -> AsyncIterator[Endpoint]:
         yield endpoint
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = NOW
-
-    def __call__(self) -> float:
-        return self.now
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def reader(endpoint: Endpoint, clock: Clock) -> TokenReader:
-    return TokenReader(KeySet(endpoint.url, clock), ISSUER, AUDIENCE, "sub")
+def reader(endpoint: Endpoint, clock: ManualClock) -> TokenReader:
+    return TokenReader(KeySet(endpoint.url, clock.elapsed), ISSUER, AUDIENCE, "sub")
 
 
 def past() -> int:
@@ -146,12 +137,12 @@ async def test_keys_are_read_once_for_many_tokens(
 
 
 async def test_a_new_key_is_found_at_once_and_a_withdrawn_one_ends_in_time(
-    reader: TokenReader, endpoint: Endpoint, provider: IdentityProvider, clock: Clock
+    reader: TokenReader, endpoint: Endpoint, provider: IdentityProvider, clock: ManualClock
 ) -> None:
     old = provider.token()
     await reader.user_of(old)
     provider.keys = [SigningKey.of_curve("second")]
-    clock.now += UNKNOWN_KEY_PAUSE_S + 1
+    clock.advance(UNKNOWN_KEY_PAUSE_S + 1)
 
     assert await reader.user_of(provider.token("bob")) == "bob"
     with pytest.raises(TerminalError):
@@ -160,10 +151,10 @@ async def test_a_new_key_is_found_at_once_and_a_withdrawn_one_ends_in_time(
 
 
 async def test_unknown_keys_do_not_make_it_ask_without_end(
-    reader: TokenReader, endpoint: Endpoint, provider: IdentityProvider, clock: Clock
+    reader: TokenReader, endpoint: Endpoint, provider: IdentityProvider, clock: ManualClock
 ) -> None:
     await reader.user_of(provider.token())
-    clock.now += UNKNOWN_KEY_PAUSE_S + 1
+    clock.advance(UNKNOWN_KEY_PAUSE_S + 1)
     stranger = IdentityProvider([SigningKey.of_curve("stranger")])
 
     for _ in range(10):
@@ -174,35 +165,35 @@ async def test_unknown_keys_do_not_make_it_ask_without_end(
 
 
 async def test_while_the_provider_is_away_the_keys_hold_for_an_hour(
-    reader: TokenReader, endpoint: Endpoint, provider: IdentityProvider, clock: Clock
+    reader: TokenReader, endpoint: Endpoint, provider: IdentityProvider, clock: ManualClock
 ) -> None:
     await reader.user_of(provider.token())
     endpoint.is_away = True
-    clock.now += FRESH_S + 1
+    clock.advance(FRESH_S + 1)
     assert await reader.user_of(provider.token()) == "ann"
-    clock.now += STALE_S
+    clock.advance(STALE_S)
 
     with pytest.raises(TransientError, match="identity provider"):
         await reader.user_of(provider.token())
 
     endpoint.is_away = False
-    clock.now += UNKNOWN_KEY_PAUSE_S + 1
+    clock.advance(UNKNOWN_KEY_PAUSE_S + 1)
     assert await reader.user_of(provider.token()) == "ann"
 
 
 async def test_nobody_waits_for_a_slow_provider_while_the_keys_hold(
-    reader: TokenReader, endpoint: Endpoint, provider: IdentityProvider, clock: Clock
+    reader: TokenReader, endpoint: Endpoint, provider: IdentityProvider, clock: ManualClock
 ) -> None:
     await reader.user_of(provider.token())
     endpoint.answers.clear()
-    clock.now += FRESH_S + 1
+    clock.advance(FRESH_S + 1)
 
     async with asyncio.timeout(2):  # it is asked for five seconds
         assert [await reader.user_of(provider.token()) for _ in range(3)] == ["ann"] * 3
 
     endpoint.answers.set()
     provider.keys = [SigningKey.of_curve("second")]
-    clock.now += UNKNOWN_KEY_PAUSE_S + 1
+    clock.advance(UNKNOWN_KEY_PAUSE_S + 1)
     assert await reader.user_of(provider.token("bob")) == "bob"
 
 
