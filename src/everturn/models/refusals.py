@@ -28,7 +28,7 @@ def words_of(body: bytes, asked: bytes, key: str | None) -> str:
     sentence = _sentence(body)
     if not sentence:
         return ""
-    sent = " ".join([*_texts(_messages(asked)), key or ""]).lower()
+    sent = " ".join([*_texts(json.loads(asked)["messages"]), key or ""]).lower()
     whole = frozenset(_WORD.findall(sent))
 
     def shown(found: re.Match[str]) -> str:
@@ -42,7 +42,10 @@ def words_of(body: bytes, asked: bytes, key: str | None) -> str:
 
 def _sentence(body: bytes) -> str:
     """As OpenAI, Gemini (in a list), Ollama (a plain `error`), Mistral (`message`) and FastAPI (`detail`) have it."""
-    answer = _parsed(body)
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        return ""
     if isinstance(answer, list) and answer:
         answer = answer[0]
     if isinstance(answer, dict):
@@ -50,18 +53,6 @@ def _sentence(body: bytes) -> str:
     if isinstance(answer, dict):
         answer = answer.get("message") or answer.get("detail")
     return answer[:_MOST_CHARS] if isinstance(answer, str) else ""
-
-
-def _messages(asked: bytes) -> Any:
-    request = _parsed(asked)
-    return request.get("messages") if isinstance(request, dict) else None
-
-
-def _parsed(body: bytes) -> Any:
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _texts(value: Any) -> Iterator[str]:
