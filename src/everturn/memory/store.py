@@ -71,9 +71,7 @@ def user_key(user_id: str) -> str:
 
 def saved_over(key: str, value: Any, read: Versioned[Any] | None) -> Save:
     """The write of `key` that loses if anybody else has written since it was `read` (None: it was not there)."""
-    if read is None:
-        return Save(key, value, first_write=True)
-    return Save(key, value, etag=read.etag)
+    return Save(key, value, etag=read.etag if read else None, first_write=read is None)
 
 
 def to_json(record: Conversation | Node | UserRecord) -> dict[str, Any]:
