@@ -9,7 +9,7 @@ from everturn.chat.old_records import facts_of
 from everturn.chat.queue import SessionQueue
 from everturn.chat.streamed_words import close_words
 from everturn.chat.workflow.chat_turn import CHAT_WORKFLOW, TurnInput
-from everturn.chat.workflow.steps import STEPS, policies_from
+from everturn.chat.workflow.steps import STEP_NAMES, policies_from
 from everturn.contracts.fields import to_wire, utc_now
 from everturn.settings import Settings
 from tests.system.conftest import System
@@ -26,9 +26,13 @@ class LostStarts:
         await self.start_waiting(run.turn_id, run.number, run.accepted.session_id)
 
     async def start_waiting(self, turn_id: str, number: int, session_id: str) -> None:
-        steps = tuple(step.name for step in STEPS)
         given = TurnInput(
-            turn_id=turn_id, session_id=session_id, run=number, steps=steps, policies=self._policies, starts_first=True
+            turn_id=turn_id,
+            session_id=session_id,
+            run=number,
+            steps=STEP_NAMES,
+            policies=self._policies,
+            starts_first=True,
         )
         await self._client.schedule_new_workflow(
             CHAT_WORKFLOW,

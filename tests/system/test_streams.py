@@ -114,7 +114,7 @@ async def test_who_reads_slowly_slows_neither_the_turn_nor_others_who_read(syste
 async def test_a_stream_with_nothing_to_say_says_that_it_is_there(system: System) -> None:
     release = asyncio.Event()
     system.endpoint.script(Held(release, completion("later")))
-    system.composed.chat.parts.api.streams.keep_alive_s = 0.01
+    system.composed.chat.parts.streams.keep_alive_s = 0.01
     turn_id = await system.accept("Hi")
 
     async with listening(system.composed.chat.app, f"/turns/{turn_id}/events") as stream:

@@ -36,7 +36,7 @@ from everturn.chat.user_index import UserIndexes
 from everturn.chat.waiting import Cancellations, EndSignals, TurnWaiter
 from everturn.chat.workflow.chat_turn import TurnWorkflows, register_chat_turn
 from everturn.chat.workflow.deliver_event import register_deliver_event, start_delivery
-from everturn.chat.workflow.steps import STEPS, StepAttempts, TurnParts, policies_from, save_policy
+from everturn.chat.workflow.steps import STEP_NAMES, StepAttempts, TurnParts, policies_from, save_policy
 from everturn.contracts.events import CHAT_APP_ID
 from everturn.contracts.fields import utc_now
 from everturn.dapr.client import store_fault
@@ -65,18 +65,23 @@ class ChatParts:
 
     sidecar: Sidecar
     assistant: WarmedAssistant
-    api: ChatApi
+    acceptance: Acceptance
+    turns: Turns
+    waiter: TurnWaiter
+    lists: Lists
+    streams: Streams
     context: ContextSource
     cancellations: Cancellations
     attempts: StepAttempts
     purging: Purge
+    requests: InFlight
     metrics: ChatMetrics
     registry: CollectorRegistry
 
     @classmethod
     def create(cls, settings: Settings, sidecar: Sidecar, model: "Model | None") -> "ChatParts":
         """Everything, each made from what is above it."""
-        registry = CollectorRegistry()
+        registry, signals = CollectorRegistry(), EndSignals()
         metrics = ChatMetrics(registry)
         dapr, workflows = sidecar.client, Workflows(sidecar.workflows)
         assistant = WarmedAssistant(
@@ -84,11 +89,8 @@ class ChatParts:
         )
         steps = InFlight(settings.max_inflight_steps, "steps of turns are running", metrics)
         metrics.show_under_way(steps)
-        signals = EndSignals()
-
         journal, hints = Journal(dapr, settings.keep_turns_days, facts_of, close_words), Hints()
-        names = tuple(step.name for step in STEPS)
-        queue = SessionQueue(dapr, journal, TurnWorkflows(workflows, names, policies_from(settings)))
+        queue = SessionQueue(dapr, journal, TurnWorkflows(workflows, STEP_NAMES, policies_from(settings)))
         indexes = UserIndexes(dapr, journal, settings.max_open_turns_per_user)
         deliver_later = partial(start_delivery, workflows, save_policy(settings))
         ending = Ending(dapr, journal, queue, deliver_later, metrics, signals)
@@ -102,17 +104,19 @@ class ChatParts:
         turns = Turns(journal, queue, abandoned, workflows, steps, indexes)
         waiter = TurnWaiter(journal, workflows, signals, turns.look_after)
         budget = TokenBudget(journal, indexes, daily) if (daily := settings.user_daily_tokens) else None
-        acceptance = Acceptance(claims, journal, queue, indexes, abandoned, steps, budget, settings.overlap)
-        streams = Streams(Feeds(journal, waiter, hints), settings.max_streams_per_user)
-        requests = InFlight(settings.max_requests, "messages are being answered", metrics)
         return cls(
             sidecar=sidecar,
             assistant=assistant,
-            api=ChatApi(settings, acceptance, turns, waiter, Lists(indexes, turns, queue), streams, requests),
+            acceptance=Acceptance(claims, journal, queue, indexes, abandoned, steps, budget, settings.overlap),
+            turns=turns,
+            waiter=waiter,
+            lists=Lists(indexes, turns, queue),
+            streams=Streams(Feeds(journal, waiter, hints), settings.max_streams_per_user),
             context=context,
             cancellations=cancellations,
             attempts=StepAttempts(settings, parts, steps, metrics),
             purging=Purge(journal, abandoned, workflows, settings.keep_workflows_hours),
+            requests=InFlight(settings.max_requests, "messages are being answered", metrics),
             metrics=metrics,
             registry=registry,
         )
@@ -161,9 +165,10 @@ def app_over(settings: Settings, parts: ChatParts) -> FastAPI:
     )
 
     def add_routes(router: APIRouter) -> None:
-        add_chat_routes(router, parts.api)
-        add_agui_route(router, parts.api)
-        add_openai_routes(router, parts.api)
+        api = ChatApi(settings, parts.acceptance, parts.turns, parts.waiter, parts.lists, parts.streams, parts.requests)
+        add_chat_routes(router, api)
+        add_agui_route(router, api)
+        add_openai_routes(router, api)
         add_page_routes(router, page, parts.context.memory)
 
     return build_app(service, add_routes, lifespan=parts.lifespan)

@@ -36,7 +36,7 @@ def run_chat_service(settings: Settings) -> None:
 
     def make() -> _Made:
         parts = ChatParts.create(settings, DaprSidecar(settings), None)
-        return chat_app_over(settings, parts), parts.api.waiter.release
+        return chat_app_over(settings, parts), parts.waiter.release
 
     run(_serve(settings, "chat", settings.chat_port, make))
 

@@ -65,7 +65,7 @@ async def _up(settings: Settings, wiring: Wiring) -> None:
         warning = asyncio.create_task(print_model_warning(settings))
         await stop.asked.wait()
         warning.cancel()
-        await stop_servers(servers, stop, system.chat.parts.api.waiter.release)
+        await stop_servers(servers, stop, system.chat.parts.waiter.release)
         await runtime.stop(stop.left_s())  # before the services: what they are doing may still finish
     log.info("stopped")
 

@@ -90,9 +90,7 @@ def add_memory_routes(router: APIRouter, stores: Stores) -> None:
             conversation = Conversation(owner="")  # as if there were none
         elif user_id not in (None, conversation.owner):
             raise TerminalError(f"session {session_id!r} belongs to another user", kind="forbidden")
-        body = await _conversation(stores.conversations, session_id, conversation, window_chars)
-        # Encoded here, once: a long history would be copied several times on its way through response models.
-        return Response(body.model_dump_json(), media_type="application/json")
+        return await _conversation(stores.conversations, session_id, conversation, window_chars)
 
 
 def _check_memory_of(user_id: str, caller: Caller) -> None:
@@ -103,20 +101,24 @@ def _check_memory_of(user_id: str, caller: Caller) -> None:
 
 async def _conversation(
     conversations: Conversations, session_id: str, conversation: Conversation, window_chars: int | None
-) -> ConversationHistory | ConversationWindow:
+) -> Response:
+    body: ConversationHistory | ConversationWindow
     if window_chars is None:
         turns = await conversations.history(session_id, conversation)
-        return ConversationHistory(history=[ConversationEntry(**entry) for turn in turns for entry in _entries(turn)])
-    turns = await conversations.window(session_id, conversation, window_chars)
-    return ConversationWindow(
-        history=[
-            PlacedEntry(**entry, turn_id=turn.turn_id, sequence=turn.sequence)
-            for turn in turns
-            for entry in _entries(turn)
-        ],
-        last_sequence=conversation.last_sequence,
-        truncated=len(turns) < conversation.count,
-    )
+        body = ConversationHistory(history=[ConversationEntry(**entry) for turn in turns for entry in _entries(turn)])
+    else:
+        turns = await conversations.window(session_id, conversation, window_chars)
+        body = ConversationWindow(
+            history=[
+                PlacedEntry(**entry, turn_id=turn.turn_id, sequence=turn.sequence)
+                for turn in turns
+                for entry in _entries(turn)
+            ],
+            last_sequence=conversation.last_sequence,
+            truncated=len(turns) < conversation.count,
+        )
+    # Encoded here, once: a long history would be copied several times on its way through response models.
+    return Response(body.model_dump_json(), media_type="application/json")
 
 
 def _entries(turn: StoredTurn) -> tuple[dict[str, Any], ...]:

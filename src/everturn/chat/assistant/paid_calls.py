@@ -134,24 +134,17 @@ class PaidRun:
             return response
         self._refuse_more()
         await self.log.keep_question(call_id, question, rendered := instructions if is_rendered else None)
+        name = self.log.model_name if own is None else str(getattr(own, "model", type(own).__name__))
         began = to_wire(utc_now())
+        call = Call(id=call_id, kind="model", name=name, agent=agent.name, started_at=began, instructions=rendered)
         # What an agent that is a tool says is no part of the reply.
         if writer := self.log.writer if _TOOL_FAULTS.get() is None else None:
             writer.begin_call(len(self.log.calls))
-        name = self.log.model_name if own is None else str(getattr(own, "model", type(own).__name__))
         with tracing.span(CHAT_APP_ID, f"chat {name}", kind="CLIENT", attributes=_asks(name)) as recording:
             response = await self._timed(own or self._model, (instructions, *asked[1:]), more, writer)
             recording.note(**_used(response))
-        call = Call(
-            id=call_id,
-            kind="model",
-            name=name,
-            agent=agent.name,
-            started_at=began,
-            finished_at=to_wire(utc_now()),
-            tokens=[response.usage.input_tokens, response.usage.output_tokens],
-            instructions=rendered,
-        )
+        tokens = [response.usage.input_tokens, response.usage.output_tokens]
+        call = msgspec.structs.replace(call, finished_at=to_wire(utc_now()), tokens=tokens)
         call = self.log.described(call, question)
         if _TOOL_FAULTS.get() is None and all(item.type in _FINAL for item in response.output):
             self.log.last = call

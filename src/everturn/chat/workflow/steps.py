@@ -351,6 +351,7 @@ STEPS = (
     generate_response,
     save_conversation,
 )
+STEP_NAMES = tuple(step.name for step in STEPS)
 # What else a workflow may call: how a turn ends that does not complete, and what version 1 calls.
 OTHERS = (handle_error, end_turn, defer_event)
 # Of a turn without facts there is nothing left to do for these.
