@@ -46,7 +46,7 @@ _OPEN_TARGETS = frozenset({"/v1.0/healthz", "/v1.0/healthz/outbound"})
 _NO_PAGES = AllowedPages()
 _METADATA_PREFIX = "metadata."
 # Workflows are older than their version 1.0, and still answer to what they were called then.
-_VERSION = re.compile(r"\A/v1\.0(?:-(?:alpha1|beta1)(?=/workflows/))?/")
+_VERSION = re.compile(r"\A/v1\.0(?:/|-(?:alpha1|beta1)/(?=workflows/))")
 
 
 class HttpFront:
