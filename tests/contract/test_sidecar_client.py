@@ -10,10 +10,10 @@ from everturn.dapr.client import DaprClient, Save, SidecarClient, Versioned
 from everturn.dapr.http_transport import HttpTransport
 from everturn.dapr.wire import Request, Response, Transport
 from everturn.errors import ConflictError, TerminalError, TransientError
-from everturn.runtime.blocks import AppView, BuildingBlocks
+from everturn.runtime.building_blocks import AppView, BuildingBlocks
 from everturn.runtime.database.database import Database
 from everturn.runtime.embedded_client import EmbeddedClient
-from everturn.runtime.http.front import HttpFront
+from everturn.runtime.http.api import DaprHttpApi
 from everturn.runtime.invocation.invoke import AppChannel
 from everturn.runtime.resources.components import DEFAULT_COMPONENTS
 from everturn.testing.clock import ManualClock
@@ -34,14 +34,14 @@ async def blocks(tmp_path: Path) -> AsyncIterator[BuildingBlocks]:
 @pytest.fixture(params=["in the process", "over a socket", "without HTTP"])
 async def client(request: pytest.FixtureRequest, blocks: BuildingBlocks) -> AsyncIterator[SidecarClient]:
     app = AppView("chat", blocks)
-    front = HttpFront(app)
+    api = DaprHttpApi(app)
     if request.param == "without HTTP":
         yield EmbeddedClient(app)
         return
     if request.param == "in the process":
-        yield DaprClient(front)
+        yield DaprClient(api)
         return
-    async with served(front) as transport:
+    async with served(api) as transport:
         yield DaprClient(transport)
 
 

@@ -12,7 +12,6 @@ from dapr.ext.workflow import WorkflowRuntime
 from fastapi import APIRouter, FastAPI
 from prometheus_client import CollectorRegistry
 
-from everturn.background import purging
 from everturn.chat.accept import Acceptance, Claims
 from everturn.chat.agui import add_agui_route
 from everturn.chat.api import ChatApi, add_chat_routes
@@ -46,6 +45,7 @@ from everturn.dapr.sidecar import DaprSidecar
 from everturn.dapr.workflows import Sidecar, Workflows
 from everturn.models.endpoint import model_name
 from everturn.models.providers import build_model
+from everturn.purging import purging
 from everturn.settings import Settings
 from everturn.web.app import Service, build_app, standalone_apps
 from everturn.web.callers import identify_by

@@ -13,7 +13,6 @@ from fastapi import APIRouter, FastAPI
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
-from everturn.background import purging
 from everturn.contracts.events import MEMORY_APP_ID
 from everturn.contracts.fields import utc_now
 from everturn.dapr.client import store_fault
@@ -34,6 +33,7 @@ from everturn.memory.subscriptions import (
 from everturn.memory.summary import Refresher, Summaries, register_summary
 from everturn.models.providers import build_model
 from everturn.models.summary import SummaryTurn, summarise
+from everturn.purging import purging
 from everturn.settings import Settings
 from everturn.web.app import Service, build_app, standalone_apps
 from everturn.web.callers import identify_by

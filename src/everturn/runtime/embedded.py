@@ -14,7 +14,7 @@ from everturn.dapr.origins import AllowedPages
 from everturn.dapr.wire import AsgiApp, Transport
 from everturn.dapr.workflows import Sidecar
 from everturn.errors import StartError, TransientError
-from everturn.runtime.blocks import AppView, BuildingBlocks
+from everturn.runtime.building_blocks import AppView, BuildingBlocks
 from everturn.runtime.clock import Clock, SystemClock, sleep
 from everturn.runtime.database.database import DATABASE_FILE, Database
 from everturn.runtime.embedded_client import EmbeddedClient
@@ -22,8 +22,8 @@ from everturn.runtime.grpc.dapr import dapr_handlers
 from everturn.runtime.grpc.server import MAX_CONNECTIONS, GrpcServer
 from everturn.runtime.grpc.task_hub import task_hub_handlers
 from everturn.runtime.grpc.worker import RemoteWorker
+from everturn.runtime.http.api import DaprHttpApi
 from everturn.runtime.http.asgi import as_asgi
-from everturn.runtime.http.front import HttpFront
 from everturn.runtime.invocation.invoke import AppChannel
 from everturn.runtime.lock import lock_folder
 from everturn.runtime.peers.link import peer_api
@@ -166,10 +166,10 @@ class EmbeddedRuntime:
                 self.broker.add_app(self._blocks.channels.by_id[app_id])
 
         options = self.options
-        front = HttpFront(app, api_token=options.api_token, pages=options.pages)
+        api = DaprHttpApi(app, api_token=options.api_token, pages=options.pages)
         handlers = [task_hub_handlers(hub, worker, lambda: self.engine.wake(app_id)), dapr_handlers(app)]
         server = GrpcServer(handlers, api_token=options.api_token, max_connections=options.grpc_connections)
-        return ServedApp(app_id, as_asgi(front.handle), server, worker, listens)
+        return ServedApp(app_id, as_asgi(api.handle), server, worker, listens)
 
     def peer_api(self, app_id: str) -> AsgiApp:
         """What this runtime, which is of that app, answers to its peers, once `PeerRouter.start` has announced it."""
@@ -211,7 +211,7 @@ class EmbeddedSidecar:
     def __init__(self, app: AppView, runtime: EmbeddedRuntime) -> None:
         self._app_id = app.app_id
         self._runtime = runtime
-        self.transport = HttpFront(app)
+        self.transport = DaprHttpApi(app)
         self.client = EmbeddedClient(app)
         self.workflows = runtime.engine.client(app.app_id)
 

@@ -20,7 +20,7 @@ from everturn.dapr.client import (
 )
 from everturn.dapr.wire import Request, Response
 from everturn.errors import TerminalError, TransientError
-from everturn.runtime.blocks import AppView
+from everturn.runtime.building_blocks import AppView
 from everturn.runtime.errors import DaprError
 from everturn.runtime.pubsub.broker import Publication
 from everturn.runtime.state.store import AppState, Write, ttl_s

@@ -9,18 +9,18 @@ from everturn.dapr.client import DaprClient
 from everturn.dapr.wire import Request, Response
 from everturn.errors import TransientError
 from everturn.memory.store import Stores
-from everturn.runtime.blocks import AppView, BuildingBlocks
+from everturn.runtime.building_blocks import AppView, BuildingBlocks
 from everturn.runtime.clock import SystemClock
 from everturn.runtime.database.database import Database
-from everturn.runtime.http.front import HttpFront
+from everturn.runtime.http.api import DaprHttpApi
 from everturn.runtime.resources.components import DEFAULT_COMPONENTS
 
 
 class StateTransport:
     """A sidecar without sockets whose line can be cut at one write, before it or after it."""
 
-    def __init__(self, front: HttpFront) -> None:
-        self._front = front
+    def __init__(self, api: DaprHttpApi) -> None:
+        self._api = api
         self.writes: list[int] = []
         self.reads = 0
         self.cut_at: int | None = None
@@ -32,12 +32,12 @@ class StateTransport:
             raise TransientError("cannot reach the sidecar", kind="unreachable")
         if request.method == "GET" or request.target.endswith("/bulk"):
             self.reads += 1
-            return await self._front.handle(request)
+            return await self._api.handle(request)
         number = len(self.writes)
         self.writes.append(len(request.body))
         if number == self.cut_at and not self.cut_after:
             raise TransientError("cut before the write", kind="unreachable")
-        response = await self._front.handle(request)
+        response = await self._api.handle(request)
         if number == self.cut_at:
             raise TransientError("cut after the write", kind="unreachable")
         return response
@@ -50,7 +50,7 @@ class StateTransport:
 async def transport(tmp_path: Path) -> AsyncIterator[StateTransport]:
     database = await Database.open(tmp_path / "state.db")
     blocks = BuildingBlocks(database, SystemClock(), DEFAULT_COMPONENTS)
-    yield StateTransport(HttpFront(AppView("agent-memory-service", blocks)))
+    yield StateTransport(DaprHttpApi(AppView("agent-memory-service", blocks)))
     await database.close()
 
 

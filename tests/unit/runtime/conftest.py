@@ -14,10 +14,10 @@ import uvicorn
 from everturn.dapr.http_transport import HttpTransport
 from everturn.dapr.wire import Request, Response, Transport
 from everturn.errors import TransientError
-from everturn.runtime.blocks import AppView, BuildingBlocks
+from everturn.runtime.building_blocks import AppView, BuildingBlocks
 from everturn.runtime.database.database import Database
+from everturn.runtime.http.api import DaprHttpApi
 from everturn.runtime.http.asgi import as_asgi
-from everturn.runtime.http.front import HttpFront
 from everturn.runtime.invocation.invoke import AppChannel
 from everturn.runtime.resources.components import DEFAULT_COMPONENTS, Components
 from everturn.runtime.state.store import STATE_STORES, OpenStateStore
@@ -80,8 +80,8 @@ class Rig:
     blocks: BuildingBlocks
     clock: ManualClock
 
-    def front(self, app_id: str = APP, *, api_token: str | None = None) -> HttpFront:
-        return HttpFront(AppView(app_id, self.blocks), api_token=api_token)
+    def api(self, app_id: str = APP, *, api_token: str | None = None) -> DaprHttpApi:
+        return DaprHttpApi(AppView(app_id, self.blocks), api_token=api_token)
 
     def add_app(self, app_id: str, transport: Transport, *, token: str | None = None) -> AppChannel:
         channel = AppChannel(app_id, transport, token)
@@ -98,7 +98,7 @@ class Rig:
         request = Request(
             "POST", f"/v1.0/publish/pubsub/{topic}", {"content-type": "application/json"}, json.dumps(data).encode()
         )
-        return await self.front(app_id).handle(request)
+        return await self.api(app_id).handle(request)
 
     async def written(self) -> None:
         """Everything that was given to the database so far is on disk, and its waiters have resumed."""
@@ -139,9 +139,9 @@ async def rig(open_rig: OpenRig) -> Rig:
 
 
 @asynccontextmanager
-async def served(front: HttpFront, **headers: str) -> AsyncIterator[HttpTransport]:
-    """`front` on a real socket of this machine."""
-    config = uvicorn.Config(as_asgi(front.handle), port=0, log_config=None, lifespan="off")
+async def served(api: DaprHttpApi, **headers: str) -> AsyncIterator[HttpTransport]:
+    """`api` on a real socket of this machine."""
+    config = uvicorn.Config(as_asgi(api.handle), port=0, log_config=None, lifespan="off")
     server = uvicorn.Server(config)
     socket = config.bind_socket()
     socket.listen()
@@ -161,7 +161,7 @@ async def served(front: HttpFront, **headers: str) -> AsyncIterator[HttpTranspor
 async def sidecar(request: pytest.FixtureRequest, rig: Rig) -> AsyncIterator[Transport]:
     """The sidecar of `APP`, in the process and over a socket: the same tests hold for both."""
     if request.param == "in the process":
-        yield rig.front()
+        yield rig.api()
         return
-    async with served(rig.front()) as transport:
+    async with served(rig.api()) as transport:
         yield transport

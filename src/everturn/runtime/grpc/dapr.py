@@ -14,7 +14,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.empty_pb2 import Empty
 
 from everturn.dapr.wire import Request
-from everturn.runtime.blocks import DAPR_VERSION, AppView
+from everturn.runtime.building_blocks import DAPR_VERSION, AppView
 from everturn.runtime.clock import rfc3339
 from everturn.runtime.errors import DaprError
 from everturn.runtime.grpc.server import streaming, unary, unary_with_metadata

@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 
 from everturn.errors import StartError
-from everturn.runtime.blocks import MAX_BODY_BYTES
+from everturn.runtime.building_blocks import MAX_BODY_BYTES
 from everturn.runtime.errors import DaprError
 from everturn.runtime.workflow.rpc import RpcFault
 

@@ -13,7 +13,7 @@ from google.protobuf.struct_pb2 import Struct
 
 from everturn.dapr.wire import Request, Response
 from everturn.errors import TransientError
-from everturn.runtime.blocks import AppView
+from everturn.runtime.building_blocks import AppView
 from everturn.runtime.errors import DaprError, malformed
 from everturn.runtime.invocation.invoke import AppChannel
 from everturn.runtime.pubsub.deliveries import TOPIC_HEADER

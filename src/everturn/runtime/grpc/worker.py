@@ -20,7 +20,7 @@ from everturn.dapr.sdk.protocol import (
     WorkflowResponse,
     WorkItem,
 )
-from everturn.runtime.blocks import MAX_BODY_BYTES
+from everturn.runtime.building_blocks import MAX_BODY_BYTES
 from everturn.runtime.clock import Alarm, Clock
 from everturn.runtime.workflow.worker import TooLargeError, WorkflowRequest, failed_activity
 

@@ -1,4 +1,4 @@
-"""The HTTP front as an ASGI app, to be served on a socket."""
+"""The HTTP API as an ASGI app, to be served on a socket."""
 
 import asyncio
 import logging
@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from everturn.dapr.wire import AsgiApp, Message, Request, Response
-from everturn.runtime.blocks import MAX_BODY_BYTES
+from everturn.runtime.building_blocks import MAX_BODY_BYTES
 from everturn.runtime.http.handlers import json_response, problem
 
 log = logging.getLogger(__name__)

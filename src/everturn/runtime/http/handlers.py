@@ -9,7 +9,7 @@ from urllib.parse import unquote
 import msgspec
 
 from everturn.dapr.wire import JsonError, Request, Response, decode
-from everturn.runtime.blocks import DAPR_VERSION, AppView
+from everturn.runtime.building_blocks import DAPR_VERSION, AppView
 from everturn.runtime.errors import DaprError, malformed
 from everturn.runtime.pubsub.broker import Publication
 from everturn.runtime.resources.components import Component, Subscription

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from everturn.dapr.wire import JsonError, Response, decode
-from everturn.runtime.blocks import AppView
+from everturn.runtime.building_blocks import AppView
 from everturn.runtime.clock import rfc3339
 from everturn.runtime.errors import DaprError, malformed
 from everturn.runtime.http.handlers import JSON, NO_CONTENT, Call, read_body

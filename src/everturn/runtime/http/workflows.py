@@ -8,7 +8,7 @@ from dapr.proto.runtime.v1 import workflow_pb2 as pb
 from google.protobuf.json_format import MessageToJson, Parse, ParseError
 
 from everturn.dapr.wire import Response
-from everturn.runtime.blocks import AppView
+from everturn.runtime.building_blocks import AppView
 from everturn.runtime.errors import malformed
 from everturn.runtime.http.handlers import JSON, Call
 from everturn.runtime.workflow.management_api import WorkflowApi, not_found

@@ -9,7 +9,7 @@ from urllib.parse import quote, unquote
 from everturn.dapr.http_transport import HttpTransport
 from everturn.dapr.wire import AsgiApp, Request, Response
 from everturn.errors import TransientError
-from everturn.runtime.blocks import BuildingBlocks
+from everturn.runtime.building_blocks import BuildingBlocks
 from everturn.runtime.http.asgi import as_asgi
 from everturn.runtime.http.handlers import NO_CONTENT
 from everturn.runtime.peers.folder import Peer
@@ -87,10 +87,10 @@ def peer_api(app_id: str, blocks: BuildingBlocks, engine: WorkflowEngine) -> Asg
     """What the runtime of `app_id` answers to others: requests for its app, messages and workflow work that they have
     for it.
     """
-    return as_asgi(_PeerFront(app_id, blocks, engine).handle, _MAX_BODY_BYTES)
+    return as_asgi(_PeerApi(app_id, blocks, engine).handle, _MAX_BODY_BYTES)
 
 
-class _PeerFront:
+class _PeerApi:
     def __init__(self, app_id: str, blocks: BuildingBlocks, engine: WorkflowEngine) -> None:
         self._app_id = app_id
         self._blocks = blocks

@@ -1,6 +1,6 @@
 """The task hub of an app: the client side of Dapr's `TaskHubSidecarService`, and a stub of it for the SDK's client.
 
-What each call answers and how it fails is daprd 1.18's (dapr-wire); the in-process client and a gRPC front are thin
+What each call answers and how it fails is daprd 1.18's (dapr-wire); the in-process client and a gRPC server are thin
 shells around `TaskHub.call`.
 """
 

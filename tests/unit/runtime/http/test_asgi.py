@@ -18,7 +18,7 @@ from tests.unit.runtime.conftest import (
 
 
 async def test_a_body_over_the_limit_is_413_on_a_socket(rig: Rig) -> None:
-    async with served(rig.front()) as transport:
+    async with served(rig.api()) as transport:
         response = await transport.send(Request("POST", "/v1.0/state/statestore", {}, b" " * (4 * 1024 * 1024 + 1)))
 
     assert response.status == 413
@@ -26,7 +26,7 @@ async def test_a_body_over_the_limit_is_413_on_a_socket(rig: Rig) -> None:
 
 async def test_a_body_that_stops_half_way_is_408_and_the_end_of_the_connection(rig: Rig) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
-    server = WebServer(as_asgi(rig.front().handle, body_timeout_s=0.001), listener)
+    server = WebServer(as_asgi(rig.api().handle, body_timeout_s=0.001), listener)
     reader, writer = await asyncio.open_connection(*listener.getsockname())
     writer.write(b"POST /v1.0/state/statestore HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n[{")
 
@@ -62,7 +62,7 @@ async def test_what_nobody_expected_is_500_in_daprs_json_and_in_the_log(caplog: 
 
 @pytest.mark.parametrize("headers", [{"origin": "https://evil.example"}, {"host": "evil.example"}])
 async def test_a_foreign_page_is_403_but_health_is_told(rig: Rig, headers: dict[str, str]) -> None:
-    async with served(rig.front()) as transport:
+    async with served(rig.api()) as transport:
         refused = await transport.send(Request("GET", "/v1.0/metadata", headers))
         health = await transport.send(Request("GET", "/v1.0/healthz/outbound", headers))
 
@@ -74,7 +74,7 @@ async def test_a_foreign_page_is_403_but_health_is_told(rig: Rig, headers: dict[
 async def test_another_apps_health_is_not_told_to_a_foreign_page(rig: Rig) -> None:
     headers = {"origin": "https://evil.example", "dapr-app-id": "app-b"}
 
-    async with served(rig.front()) as transport:
+    async with served(rig.api()) as transport:
         response = await transport.send(Request("GET", "/v1.0/healthz", headers))
 
     assert response.status == 403
@@ -82,7 +82,7 @@ async def test_another_apps_health_is_not_told_to_a_foreign_page(rig: Rig) -> No
 
 async def test_two_hosts_are_400(rig: Rig) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
-    server = WebServer(as_asgi(rig.front().handle), listener)
+    server = WebServer(as_asgi(rig.api().handle), listener)
     reader, writer = await asyncio.open_connection(*listener.getsockname())
     writer.write(b"GET /v1.0/healthz HTTP/1.1\r\nhost: localhost\r\nhost: evil.example\r\nconnection: close\r\n\r\n")
 

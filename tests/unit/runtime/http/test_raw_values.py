@@ -5,7 +5,7 @@ import json
 import pytest
 
 from everturn.dapr.wire import Request, Transport
-from everturn.runtime.blocks import AppView
+from everturn.runtime.building_blocks import AppView
 from everturn.runtime.state.store import Write
 from tests.unit.runtime.conftest import APP, Rig
 

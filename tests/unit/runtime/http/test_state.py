@@ -307,7 +307,7 @@ async def test_a_save_without_ttl_takes_the_old_one_away(sidecar: Transport, rig
 
 
 async def test_sweeping_deletes_expired_keys_and_no_others(rig: Rig) -> None:
-    sidecar = rig.front()
+    sidecar = rig.api()
     await sidecar.handle(Request("POST", f"{STORE}?metadata.ttlInSeconds=5", {}, b'[{"key":"gone","value":1}]'))
     await sidecar.handle(Request("POST", STORE, {}, b'[{"key":"stays","value":1}]'))
     rig.clock.advance(5)
@@ -319,9 +319,9 @@ async def test_sweeping_deletes_expired_keys_and_no_others(rig: Rig) -> None:
 
 
 async def test_apps_do_not_see_each_others_keys(rig: Rig) -> None:
-    await rig.front("app-a").handle(Request("POST", STORE, {}, b'[{"key":"k","value":1}]'))
+    await rig.api("app-a").handle(Request("POST", STORE, {}, b'[{"key":"k","value":1}]'))
 
-    response = await rig.front("app-b").handle(Request("GET", f"{STORE}/k"))
+    response = await rig.api("app-b").handle(Request("GET", f"{STORE}/k"))
 
     assert response.status == 204
 
@@ -329,9 +329,9 @@ async def test_apps_do_not_see_each_others_keys(rig: Rig) -> None:
 async def test_a_store_with_the_key_prefix_none_is_shared(open_rig: OpenRig) -> None:
     shared = Component("statestore", "state.redis", metadata={"keyPrefix": "none"})
     rig = await open_rig(Components({"statestore": shared}))
-    await rig.front("app-a").handle(Request("POST", STORE, {}, b'[{"key":"k","value":1}]'))
+    await rig.api("app-a").handle(Request("POST", STORE, {}, b'[{"key":"k","value":1}]'))
 
-    response = await rig.front("app-b").handle(Request("GET", f"{STORE}/k"))
+    response = await rig.api("app-b").handle(Request("GET", f"{STORE}/k"))
 
     assert response.body == b"1"
 
@@ -340,23 +340,23 @@ async def test_a_store_is_hidden_from_an_app_outside_its_scopes(open_rig: OpenRi
     scoped = Component("statestore", "state.redis", scopes=frozenset({"app-b"}))
     rig = await open_rig(Components({"statestore": scoped}))
 
-    response = await rig.front("app-a").handle(Request("GET", f"{STORE}/k"))
+    response = await rig.api("app-a").handle(Request("GET", f"{STORE}/k"))
 
     assert error_code(response) == "ERR_STATE_STORE_NOT_FOUND"
 
 
 async def test_an_acknowledged_save_is_there_after_a_crash(open_rig: OpenRig) -> None:
     before = await open_rig()
-    await before.front().handle(Request("POST", STORE, {}, b'[{"key":"k","value":1}]'))
+    await before.api().handle(Request("POST", STORE, {}, b'[{"key":"k","value":1}]'))
 
     after = await open_rig()
 
-    assert (await after.front().handle(Request("GET", f"{STORE}/k"))).body == b"1"
+    assert (await after.api().handle(Request("GET", f"{STORE}/k"))).body == b"1"
 
 
 async def test_a_store_that_cannot_be_read_is_an_error_and_not_an_empty_one(rig: Rig) -> None:
     await rig.database.close()
 
-    response = await rig.front().handle(Request("GET", f"{STORE}/k"))
+    response = await rig.api().handle(Request("GET", f"{STORE}/k"))
 
     assert (response.status, error_code(response)) == (500, "ERR_STATE_GET")

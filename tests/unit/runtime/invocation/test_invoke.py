@@ -120,7 +120,7 @@ async def test_an_invocation_is_under_the_policy_of_its_target(
     app = ScriptedApp(answers=[BAD])
     rig.add_app("app-b", app)
 
-    response = await rig.front().handle(Request("GET", "/v1.0/invoke/app-b/method/x"))
+    response = await rig.api().handle(Request("GET", "/v1.0/invoke/app-b/method/x"))
 
     assert response.status == 200
     assert len(app.received) == 2

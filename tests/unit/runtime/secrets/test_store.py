@@ -57,8 +57,8 @@ def file_store(path: Path, **metadata: str) -> Components:
 async def test_nested_secrets_of_a_file_are_joined_by_colons(open_rig: OpenRig, tmp_path: Path) -> None:
     rig = await open_rig(file_store(tmp_path / "secrets.json"))
 
-    nested = await rig.front().handle(Request("GET", "/v1.0/secrets/files/redis%3Aports%3A1"))
-    every = await rig.front().handle(Request("GET", "/v1.0/secrets/files/bulk"))
+    nested = await rig.api().handle(Request("GET", "/v1.0/secrets/files/redis%3Aports%3A1"))
+    every = await rig.api().handle(Request("GET", "/v1.0/secrets/files/bulk"))
 
     assert json.loads(nested.body) == {"redis:ports:1": "2"}
     assert set(json.loads(every.body)) == {"plain", "redis:host", "redis:ports:0", "redis:ports:1"}
@@ -67,8 +67,8 @@ async def test_nested_secrets_of_a_file_are_joined_by_colons(open_rig: OpenRig, 
 async def test_a_multi_valued_file_has_secrets_of_several_keys(open_rig: OpenRig, tmp_path: Path) -> None:
     rig = await open_rig(file_store(tmp_path / "secrets.json", multiValued="true"))
 
-    nested = await rig.front().handle(Request("GET", "/v1.0/secrets/files/redis"))
-    plain = await rig.front().handle(Request("GET", "/v1.0/secrets/files/plain"))
+    nested = await rig.api().handle(Request("GET", "/v1.0/secrets/files/redis"))
+    plain = await rig.api().handle(Request("GET", "/v1.0/secrets/files/plain"))
 
     assert json.loads(nested.body) == {"host": "h", "ports:0": "1", "ports:1": "2"}
     assert json.loads(plain.body) == {"plain": "a"}
@@ -77,7 +77,7 @@ async def test_a_multi_valued_file_has_secrets_of_several_keys(open_rig: OpenRig
 async def test_a_secret_that_a_file_does_not_have_is_an_error(open_rig: OpenRig, tmp_path: Path) -> None:
     rig = await open_rig(file_store(tmp_path / "secrets.json"))
 
-    response = await rig.front().handle(Request("GET", "/v1.0/secrets/files/nothing"))
+    response = await rig.api().handle(Request("GET", "/v1.0/secrets/files/nothing"))
 
     assert error(response) == (500, "ERR_SECRET_GET")
 
@@ -91,6 +91,6 @@ async def test_an_unknown_secret_store_is_401_as_on_dapr(sidecar: Transport) -> 
 async def test_without_any_secret_store_it_is_500(open_rig: OpenRig) -> None:
     rig = await open_rig(Components({}))
 
-    response = await rig.front().handle(Request("GET", "/v1.0/secrets/other/x"))
+    response = await rig.api().handle(Request("GET", "/v1.0/secrets/other/x"))
 
     assert error(response) == (500, "ERR_SECRET_STORES_NOT_CONFIGURED")

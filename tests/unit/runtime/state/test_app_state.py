@@ -7,7 +7,7 @@ import pytest
 
 from everturn.dapr.wire import Request
 from everturn.errors import TransientError
-from everturn.runtime.blocks import AppView
+from everturn.runtime.building_blocks import AppView
 from everturn.runtime.errors import DaprError
 from everturn.runtime.resources.components import Component, Components
 from everturn.runtime.state.store import STATE_STORES, StateEntry, Write
@@ -22,10 +22,10 @@ def components(kind: str, **metadata: str) -> Components:
 async def test_a_store_of_another_type_is_plugged_in(open_rig: OpenRig) -> None:
     rig = await open_rig(components("state.mine"), state_stores={"state.mine": DictStateStore})
 
-    saved = await rig.front().handle(Request("POST", "/v1.0/state/statestore", {}, b'[{"key":"k","value":1}]'))
+    saved = await rig.api().handle(Request("POST", "/v1.0/state/statestore", {}, b'[{"key":"k","value":1}]'))
 
     assert saved.status == 204
-    assert (await rig.front().handle(Request("GET", "/v1.0/state/statestore/k"))).body == b"1"
+    assert (await rig.api().handle(Request("GET", "/v1.0/state/statestore/k"))).body == b"1"
     assert rig.database.read("SELECT count(*) FROM state") == [(0,)]
 
 
@@ -92,7 +92,7 @@ async def test_a_store_that_cannot_be_reached_is_a_500_of_each_call(open_rig: Op
     path, body = "/v1.0/state/statestore", b'{"operations":[{"operation":"delete","request":{"key":"k"}}]}'
 
     answers = [
-        await rig.front().handle(request)
+        await rig.api().handle(request)
         for request in (
             Request("GET", f"{path}/k"),
             Request("POST", f"{path}/bulk", {}, b'{"keys":["k"]}'),

@@ -1,4 +1,4 @@
-"""The HTTP front: health, metadata, invocation, tokens, unknown routes."""
+"""The HTTP API: health, metadata, invocation, tokens, unknown routes."""
 
 import json
 
@@ -95,9 +95,9 @@ async def test_an_invocation_by_header_reaches_the_app(sidecar: Transport, rig: 
 async def test_an_invocation_shows_the_app_its_token_and_never_the_sidecars(rig: Rig) -> None:
     app = ScriptedApp()
     rig.add_app("app-b", app, token="of-the-app")
-    front = rig.front(api_token="of-the-sidecar")
+    api = rig.api(api_token="of-the-sidecar")
 
-    await front.handle(Request("GET", "/v1.0/invoke/app-b/method/x", {"dapr-api-token": "of-the-sidecar"}))
+    await api.handle(Request("GET", "/v1.0/invoke/app-b/method/x", {"dapr-api-token": "of-the-sidecar"}))
 
     assert app.received[0].headers["dapr-api-token"] == "of-the-app"
 
@@ -106,7 +106,7 @@ async def test_without_an_app_token_the_callers_token_is_not_passed_on(rig: Rig)
     app = ScriptedApp()
     rig.add_app("app-b", app)
 
-    await rig.front().handle(Request("GET", "/v1.0/invoke/app-b/method/x", {"dapr-api-token": "secret"}))
+    await rig.api().handle(Request("GET", "/v1.0/invoke/app-b/method/x", {"dapr-api-token": "secret"}))
 
     assert "dapr-api-token" not in app.received[0].headers
 
@@ -149,7 +149,7 @@ async def test_invoking_an_app_that_was_taken_away_is_500_until_it_is_back(sidec
 
 
 async def test_a_caller_without_the_token_is_refused(rig: Rig) -> None:
-    async with served(rig.front(api_token="secret")) as stranger:
+    async with served(rig.api(api_token="secret")) as stranger:
         response = await stranger.send(Request("GET", "/v1.0/state/statestore/k"))
         wrong = await stranger.send(Request("GET", "/v1.0/state/statestore/k", {"dapr-api-token": "secret2"}))
         health = await stranger.send(Request("GET", "/v1.0/healthz/outbound"))
@@ -158,13 +158,13 @@ async def test_a_caller_without_the_token_is_refused(rig: Rig) -> None:
 
 
 async def test_a_caller_with_the_token_is_let_in(rig: Rig) -> None:
-    async with served(rig.front(api_token="secret"), **{"dapr-api-token": "secret"}) as known:
+    async with served(rig.api(api_token="secret"), **{"dapr-api-token": "secret"}) as known:
         response = await known.send(Request("GET", "/v1.0/state/statestore/k"))
 
     assert response.status == 204
 
 
 async def test_a_caller_in_the_process_needs_no_token(rig: Rig) -> None:
-    response = await rig.front(api_token="secret").send(Request("GET", "/v1.0/metadata"))
+    response = await rig.api(api_token="secret").send(Request("GET", "/v1.0/metadata"))
 
     assert response.status == 200

@@ -1,4 +1,4 @@
-"""Dapr's HTTP API for one app: the table of its routes, and the front that answers by it.
+"""Dapr's HTTP API for one app: the table of its routes, and what answers by it.
 
 https://docs.dapr.io/reference/api/
 """
@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 
 from everturn.dapr.origins import AllowedPages
 from everturn.dapr.wire import Request, Response
-from everturn.runtime.blocks import AppView
+from everturn.runtime.building_blocks import AppView
 from everturn.runtime.errors import DaprError
 from everturn.runtime.http import handlers, state, workflows
 from everturn.runtime.http.handlers import Call, json_response, problem
@@ -49,7 +49,7 @@ _METADATA_PREFIX = "metadata."
 _VERSION = re.compile(r"\A/v1\.0(?:/|-(?:alpha1|beta1)/(?=workflows/))")
 
 
-class HttpFront:
+class DaprHttpApi:
     """Answers the requests of `app` to its sidecar: with `handle` those from a socket, as a `Transport` the app's own.
 
     `api_token`: what a caller on a socket must show (DAPR_API_TOKEN). Of web pages only `pages` may call.
@@ -85,7 +85,7 @@ class HttpFront:
             return _error(error)
 
     async def close(self) -> None:
-        """Nothing to close: the front belongs to its runtime."""
+        """Nothing to close: it belongs to its runtime."""
 
 
 def _is_health(request: Request) -> bool:
