@@ -144,6 +144,7 @@ async def running(
     to_memory: Callable[[Transport], Transport] = lambda transport: transport,
     memory_sidecar: Callable[[Sidecar], Sidecar] = lambda sidecar: sidecar,
     with_faults: bool = True,
+    components_dir: Path | None = None,
     **given: Any,
 ) -> AsyncIterator[System]:
     """A system over `data_dir`, with `gate` between the chat service and its sidecar; `given` are settings.
@@ -160,7 +161,11 @@ async def running(
     )
     faults = compose.Faults()
     wiring = compose.Wiring(
-        clock=clock, faults=faults if with_faults else None, to_memory=to_memory, memory_sidecar=memory_sidecar
+        clock=clock,
+        faults=faults if with_faults else None,
+        to_memory=to_memory,
+        memory_sidecar=memory_sidecar,
+        components_dir=components_dir,
     )
     if gate is not None:
         wiring = replace(wiring, chat_sidecar=gate.before)

@@ -1,19 +1,31 @@
-"""The main path: the modules that a turn enters from `POST /chat/` to its reply. A newcomer can read all of them."""
+"""The main path: the modules that a turn enters from the socket to its reply, as `make up` serves it, with component
+files, listener and log. A newcomer can read all of them.
+"""
 
 import asyncio
 import gc
+import io
+import logging
 import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import httpx2
+
+from everturn import logs
+from everturn.cli.process import WebServer, bounded, listen
 from everturn.dapr.wire import Request, Response, Transport
 from everturn.runtime.embedded import EmbeddedRuntime
 from everturn.testing.clock import ManualClock
 from everturn.testing.model_endpoint import ModelEndpoint
-from tests.system.conftest import running
+from tests.system.conftest import System, running
 
-MOST_MODULES = 49
+MOST_MODULES = 51
+COMPONENTS = Path(__file__).parents[2] / "components"
 # Of `compose` only the switches of faults are on the way, which production does not have.
 _NOT_PRODUCTION = ("everturn.testing", "everturn.compose")
 
@@ -61,19 +73,45 @@ async def test_a_turn_enters_few_modules(tmp_path: Path, clock: ManualClock, end
         held.append(HeldEvents(inner))
         return held[0]
 
-    async with running(tmp_path, endpoint, clock, to_memory=hold, with_faults=False) as system:
+    production: Any = {"with_faults": False, "components_dir": COMPONENTS}
+    async with running(tmp_path, endpoint, clock, to_memory=hold, **production) as inside, served(inside) as chat:
+        system = replace(inside, chat=chat)
         await system.say("warm up")
         await system.history_of(2)
         await system.until(lambda: is_at_rest(system.runtime), moving=False)
         held[0].release.clear()
         gc.collect()  # a workflow that is dropped is entered once more, to be closed
 
-        with Entered() as entered:
+        with logged(), Entered() as entered:
             reply = await system.say("hello")
         held[0].release.set()
 
     assert reply.status_code == 200
     assert len(entered.modules) <= MOST_MODULES, sorted(entered.modules)
+
+
+@asynccontextmanager
+async def served(system: System) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client of the chat service behind the listener of the command."""
+    with listen("127.0.0.1", 0, "EVERTURN_CHAT_PORT") as listener:
+        server = WebServer(system.composed.chat.app, listener, bounded())
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        async with httpx2.AsyncClient(base_url=address, trust_env=False) as client:
+            yield client
+        await server.stop(1)
+
+
+@contextmanager
+def logged() -> Iterator[None]:
+    """The log of the command, to nowhere, while the block runs."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    logs.configure(stream=io.StringIO())
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
 
 
 async def is_at_rest(runtime: EmbeddedRuntime) -> bool:
