@@ -231,12 +231,13 @@ def shells(_replica: int) -> tuple[Shell[MemoryParts], Shell[ChatParts]]:
 
 @cache
 def _settings(assistant: str | None = None, waiting_turns: WaitingTurns = "hold") -> Settings:
-    """Few and quick attempts, so that a turn's every end is near."""
+    """Few and quick attempts of what a turn does without. Those of the reply have no number, as they have none unless
+    it is set: the errors of a model and trouble with a store, which a world makes by chance, could use any few up.
+    """
     return Settings(
         _env_file=None,
         fetch_attempts=2,
         fetch_first_delay_s=0.1,
-        generate_attempts=4,
         save_attempts=2,
         save_first_delay_s=0.1,
         keep_workflows_hours=0.1,

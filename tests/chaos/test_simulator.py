@@ -1,13 +1,17 @@
 """The machine dies at every write of every shape of turn; a client that retries by key sees nothing of it."""
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from tests.chaos.bugs import forget_calls, in_chat
 from tests.chaos.campaign import counted, run, run_all, soaks, sweeps, tell, told
+from tests.chaos.life import Life, Weather
 from tests.chaos.power import Moment
-from tests.chaos.world import sweep
+from tests.chaos.shapes import Talk
+from tests.chaos.stores import Trouble
+from tests.chaos.world import SOUND, Setting, World, sweep
 
 # The same in every run, so that a failure is a change's; `make chaos` takes others.
 _FIRST_SOAK = 1
@@ -46,6 +50,23 @@ def test_a_sweep_ends_when_its_shape_has_no_further_write() -> None:
     # A world without a crash has one write more than the last that one could fall on.
     assert report.faults["crash before"] >= 12
     assert report.faults["crash before"] == report.lives - 2
+
+
+def test_a_turn_outlasts_the_errors_of_its_model_and_a_store_that_is_away(tmp_path: Path) -> None:
+    world = World(tmp_path, "a store is away", SOUND, Setting("redis"))
+    # It goes away while the model is first asked, and comes back after four more attempts.
+    weather = Weather(trouble=Trouble(refused=(0.5, 20.0)))
+
+    async def work(life: Life) -> None:
+        talk = Talk(life, "s0", "user0", "0")
+        await talk.say("a", "500 429 slow=1")
+        await talk.stored("a")
+
+    world.live(weather, work)
+    report = world.finish()
+
+    assert report.faults["store away"] >= 4
+    assert report.found == []
 
 
 def test_an_unknown_seed_is_refused() -> None:
