@@ -33,6 +33,7 @@ def steps_of(history: Iterable[WorkflowHistoryEvent], outcome: Outcome | None = 
     """
     steps: dict[str, Step] = {}
     by_id: dict[int, Step] = {}
+    before: dict[int, Step] = {}
     for event in history:
         match event.event_type:
             case WorkflowHistoryEventType.TASK_SCHEDULED if event.name and event.name not in _INTERNAL:
@@ -40,6 +41,7 @@ def steps_of(history: Iterable[WorkflowHistoryEvent], outcome: Outcome | None = 
                 step = steps.setdefault(event.name, _begun(event.name, event.timestamp))
                 if outcome is not None and event.name in _ENDING and step.attempts >= outcome.attempt:
                     continue
+                before[event.event_id] = step.model_copy()
                 step.attempts += 1
                 step.status = StepStatus.RUNNING
                 by_id[event.event_id] = step
@@ -57,7 +59,7 @@ def steps_of(history: Iterable[WorkflowHistoryEvent], outcome: Outcome | None = 
                     fault = decode_fault(details.error_type, details.message)
                     failed.error = fault.as_failure()
                     if fault.kind == NOT_ITS_TURN:
-                        _forget_look(steps, failed)
+                        _forget_look(steps, before[event.task_scheduled_id or 0])
             case _:
                 continue
     return [_shown(step) for step in steps.values()]
@@ -72,11 +74,12 @@ def _shown(step: Step) -> Step:
     return step if step.status in _DONE else step.model_copy(update={"finished_at": None})
 
 
-def _forget_look(steps: dict[str, Step], step: Step) -> None:
-    """A look whether it is the turn's turn; one after a person's decision comes after attempts that count."""
-    step.attempts, step.status, step.error = step.attempts - 1, StepStatus.COMPLETED, None
-    if not step.attempts:
-        del steps[step.name]
+def _forget_look(steps: dict[str, Step], before: Step) -> None:
+    """A look whether it is the turn's turn leaves the step as it was `before`, perhaps with attempts that count."""
+    if before.attempts:
+        steps[before.name] = before
+    else:
+        del steps[before.name]
 
 
 def _give_up_others(steps: Iterable[Step], name: str | None) -> None:

@@ -146,6 +146,22 @@ def test_a_look_whether_it_is_its_turn_is_no_attempt() -> None:
     assert (step.attempts, step.error) == (1, None)
 
 
+@pytest.mark.parametrize(
+    "history",
+    [
+        History().scheduled(2, "fetch_context").failed(2),
+        History().scheduled(2, "generate_response").completed(2),
+    ],
+    ids=["which waits for its next attempt", "which has asked a person"],
+)
+def test_a_look_whether_it_is_its_turn_leaves_the_step_as_it_was(history: History) -> None:
+    before = steps_of(history.events)
+
+    after = steps_of(history.scheduled(4, before[0].name).failed(4, NOT_ITS_TURN).events)
+
+    assert after == before
+
+
 def test_what_the_last_step_does_again_after_the_outcome_changes_nothing_that_was_shown() -> None:
     ended = facts(Reply(text="hello", model="m", at=""), TurnStatus.COMPLETED)
     history = History().scheduled(2, "save_conversation")
