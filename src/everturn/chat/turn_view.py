@@ -132,7 +132,7 @@ def view_of(
     """The whole turn. What still ran when a turn ended has failed with it."""
     run, outcome, status = facts.run, facts.outcome, status_of(facts, session, workflow)
     now = steps_of(history, outcome) if facts.steps is None else facts.steps
-    if status is TurnStatus.QUEUED and not any(step.status is StepStatus.COMPLETED for step in now):
+    if status is TurnStatus.QUEUED and not any(step.status in _DONE for step in now):
         now = []  # a look whether it is its turn; others have come back after a person's decision
     # What is kept of earlier runs has ended with them.
     steps = merged_steps(facts.past_steps, ended_steps(now, outcome) if outcome is not None else now)

@@ -162,6 +162,19 @@ def test_a_look_whether_it_is_its_turn_leaves_the_step_as_it_was(history: Histor
     assert after == before
 
 
+def test_a_turn_that_comes_back_behind_others_after_a_decision_keeps_the_steps_it_had_without_its_context() -> None:
+    behind = Session("ann", queue=[QueuedTurn("u", 1), QueuedTurn("t", 2)])
+    history = History().scheduled(2, "fetch_context").failed(2).scheduled(3, "generate_response").completed(3)
+
+    turn = view_of(facts(), behind, None, history.scheduled(5, "generate_response").events)
+
+    assert turn.status is TurnStatus.QUEUED
+    assert [(step.name, step.status) for step in turn.steps] == [
+        ("fetch_context", StepStatus.FAILED),
+        ("generate_response", StepStatus.RUNNING),
+    ]
+
+
 def test_what_the_last_step_does_again_after_the_outcome_changes_nothing_that_was_shown() -> None:
     ended = facts(Reply(text="hello", model="m", at=""), TurnStatus.COMPLETED)
     history = History().scheduled(2, "save_conversation")
