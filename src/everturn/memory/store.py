@@ -10,10 +10,11 @@ version in it, and arrays for turns and references.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, TypeVar
+from functools import cache
+from typing import Any, NamedTuple, TypeVar, get_args
 
 import msgspec
 from msgspec import structs
@@ -75,30 +76,20 @@ def saved_over(key: str, value: Any, read: Versioned[Any] | None) -> Save:
 
 
 def to_json(record: Conversation | Node | UserRecord) -> dict[str, Any]:
-    body = msgspec.to_builtins(record)
-    if isinstance(record, UserRecord):
-        body["memory"] = body["memory"] and _with_unknown(body["memory"])
-    elif "turns" in body:
-        body["turns"] = [_with_unknown(turn) for turn in body["turns"]]
-    return {"version": VERSION, **_with_unknown(body)}
+    return {"version": VERSION, **_with_unknown(record, msgspec.to_builtins(record))}
 
 
 def conversation_from_json(value: dict[str, Any]) -> Conversation:
     """Raises TransientError, as the others do, for what a newer release wrote in another way."""
-    body = _current(value)
-    found = _read(body, Conversation)
-    return structs.replace(found, tail=tuple(map(_keeping_unknown, found.tail, body.get("turns", ()))))
+    return _read(value, Conversation)
 
 
 def node_from_json(value: dict[str, Any]) -> Node:
-    return _read(_current(value), Node)
+    return _read(value, Node)
 
 
 def user_from_json(value: dict[str, Any]) -> UserRecord:
-    found = _read(_current(value), UserRecord)
-    if found.memory is None:
-        return found
-    return structs.replace(found, memory=_keeping_unknown(found.memory, value["memory"]))
+    return _read(value, UserRecord)
 
 
 def _current(value: dict[str, Any]) -> dict[str, Any]:
@@ -122,19 +113,56 @@ def _unpacked_1(name: str, field: Any) -> Any:
     return field
 
 
-def _read(body: dict[str, Any], kind: type[R]) -> R:
-    return _keeping_unknown(msgspec.convert(body, kind), body)
+def _read(value: dict[str, Any], kind: type[R]) -> R:
+    body = _current(value)
+    kept: R = _keeping_unknown(msgspec.convert(body, kind), body)
+    return kept
 
 
-def _keeping_unknown(record: R, body: Mapping[str, Any]) -> R:
-    known = {"version", *record.__struct_encode_fields__}
-    unknown = {name: value for name, value in body.items() if name not in known}
-    return structs.replace(record, unknown=unknown) if unknown else record
+def _keeping_unknown(found: Any, given: Any) -> Any:
+    """`found`, a record or a tuple of them, with those fields of `given`, which it was read from, that it has not."""
+    if isinstance(found, tuple):
+        return tuple(map(_keeping_unknown, found, given))
+    shape = _shape_of(found.__class__)
+    kept = {
+        name: _keeping_unknown(inner, given[encoded])
+        for name, encoded in shape.with_records
+        if (inner := getattr(found, name))
+    }
+    if not shape.known.issuperset(given):
+        kept["unknown"] = {name: value for name, value in given.items() if name not in shape.known}
+    return structs.replace(found, **kept) if kept else found
 
 
-def _with_unknown(body: dict[str, Any]) -> dict[str, Any]:
-    unknown = body.pop("unknown", {})
+def _with_unknown(record: Any, body: Any) -> Any:
+    """`body`, which is `record` in JSON, with the unknown fields among the others."""
+    if isinstance(record, tuple):
+        return list(map(_with_unknown, record, body))
+    for name, encoded in _shape_of(record.__class__).with_records:
+        if inner := getattr(record, name):
+            body[encoded] = _with_unknown(inner, body[encoded])
+    unknown = body.pop("unknown", None)
     return {**unknown, **body} if unknown else body
+
+
+class _Shape(NamedTuple):
+    """The `known` names in JSON; the fields `with_records` in them, by name and name in JSON."""
+
+    known: frozenset[str]
+    with_records: tuple[tuple[str, str], ...]
+
+
+@cache
+def _shape_of(kind: type[Record]) -> _Shape:
+    fields = structs.fields(kind)
+    with_records = tuple((field.name, field.encode_name) for field in fields if _has_records(field.type))
+    return _Shape(frozenset({"version", *(field.encode_name for field in fields)}), with_records)
+
+
+def _has_records(annotation: Any) -> bool:
+    if isinstance(annotation, type):
+        return issubclass(annotation, Record)
+    return any(map(_has_records, get_args(annotation)))
 
 
 # How far the sequence of a turn may be ahead of those that are stored: events overtake each other, but never so many.

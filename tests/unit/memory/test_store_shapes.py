@@ -1,13 +1,25 @@
 """What is stored: what another release wrote is read, and nothing of it is lost when it is written again."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from everturn.contracts.memory import UserMemory
 from everturn.dapr.client import DaprClient, Save
 from everturn.errors import TransientError
-from everturn.memory.domain import PAGE_TURNS, Conversation, Node, NodeRef, UserRecord, with_room, with_turn
+from everturn.memory.domain import (
+    FANOUT,
+    PAGE_TURNS,
+    Conversation,
+    MergedMessage,
+    Node,
+    NodeRef,
+    UserRecord,
+    with_room,
+    with_turn,
+)
 from everturn.memory.store import Stores, conversation_from_json, node_from_json, to_json, user_from_json
 from tests.unit.memory.arrivals import placeless, turn
 
@@ -68,6 +80,47 @@ async def test_fields_that_a_newer_release_wrote_stay_when_a_page_is_sealed(stor
         await stores.conversations.store(turn(sequence))
 
     assert (await value_of(dapr, "page:s:0"))["turns"][0]["mood"] == "fine"
+
+
+async def test_fields_that_a_newer_release_wrote_stay_in_merged_messages(stores: Stores, dapr: DaprClient) -> None:
+    merged = MergedMessage(turn_id="t2", sequence=2, text="and?", accepted_at="2026-01-31T12:00:00.000Z")
+    first = turn(1)
+    await stores.conversations.store(replace(first, turn=structs.replace(first.turn, merged=(merged,))))
+    index = await value_of(dapr, "session:s")
+    index["turns"][0]["merged"][0]["mood"] = "fine"
+    await dapr.save_state(Save("session:s", index))
+
+    await stores.conversations.store(turn(3))
+
+    after = await value_of(dapr, "session:s")
+    assert after["turns"][0] == index["turns"][0]
+
+
+async def test_fields_that_a_newer_release_wrote_stay_in_references(stores: Stores, dapr: DaprClient) -> None:
+    for sequence in range(1, PAGE_TURNS + 2):
+        await stores.conversations.store(turn(sequence))
+    index = await value_of(dapr, "session:s")
+    index["levels"][0][0]["language"] = "en"
+    await dapr.save_state(Save("session:s", index))
+
+    await stores.conversations.store(turn(PAGE_TURNS + 2))
+
+    assert (await value_of(dapr, "session:s"))["levels"] == index["levels"]
+
+
+async def test_fields_that_a_newer_release_wrote_stay_in_references_that_are_sealed(
+    stores: Stores, dapr: DaprClient
+) -> None:
+    for sequence in range(1, PAGE_TURNS * FANOUT + 2):
+        await stores.conversations.store(turn(sequence))
+    index = await value_of(dapr, "session:s")
+    index["levels"][0][0]["language"] = "en"
+    await dapr.save_state(Save("session:s", index))
+
+    for sequence in range(PAGE_TURNS * FANOUT + 2, PAGE_TURNS * (FANOUT + 1) + 2):
+        await stores.conversations.store(turn(sequence))
+
+    assert (await value_of(dapr, f"page:s:{FANOUT + 1}"))["nodes"] == index["levels"][0]
 
 
 async def test_fields_that_a_newer_release_wrote_stay_when_a_summary_is_written(
