@@ -153,7 +153,7 @@ def read_rules(resource: Resource) -> ResiliencyRules:
     """Raises StartError for what cannot be; what is of no effect here is named in the log."""
     retries = {name: _retry_policy(resource, name) for name in resource.mapping("spec.policies.retries")}
     deliveries = {
-        name: _named(resource, retries, policy, "retry policy")
+        name: _named(resource, retries, policy, "retry policy", f"spec.targets.components.{name}.inbound.retry")
         for name in resource.mapping("spec.targets.components")
         if (policy := resource.get("spec.targets.components", name, "inbound", "retry")) is not None
     }
@@ -188,22 +188,19 @@ def _without_effect(given: Mapping[str, Any], path: tuple[str, ...]) -> Iterator
 
 
 def _target(resource: Resource, app_id: str, retries: Mapping[str, RetryPolicy]) -> TargetPolicy:
-    given = resource.mapping("spec.targets.apps", app_id)
-    timeouts = resource.mapping("spec.policies.timeouts")
-    breakers = resource.mapping("spec.policies.circuitBreakers")
+    given, path = resource.mapping("spec.targets.apps", app_id), f"spec.targets.apps.{app_id}"
     timeout, retry, breaker = (given.get(kind) for kind in ("timeout", "retry", "circuitBreaker"))
-    if breaker is not None:
-        _named(resource, breakers, breaker, "circuit breaker")
-    with _refusing(resource, str(timeout)):
-        timeout_s = None if timeout is None else duration_s(str(_named(resource, timeouts, timeout, "timeout")))
     return TargetPolicy(
-        timeout_s,
-        None if retry is None else _named(resource, retries, retry, "retry policy"),
-        None if breaker is None else _breaker_policy(resource, breaker),
+        None if timeout is None else _timeout_s(resource, timeout, f"{path}.timeout"),
+        None if retry is None else _named(resource, retries, retry, "retry policy", f"{path}.retry"),
+        None if breaker is None else _breaker_policy(resource, breaker, f"{path}.circuitBreaker"),
     )
 
 
-def _named(resource: Resource, policies: Mapping[str, T], name: Any, what: str) -> T:
+def _named(resource: Resource, policies: Mapping[str, T], name: Any, what: str, path: str) -> T:
+    """The one of `policies` that `name`, which stands at `path`, is the name of."""
+    if not isinstance(name, str):
+        resource.refuse(f"{path} must be the name of a {what}")
     if name not in policies:
         resource.refuse(f"there is no {what} {name!r}")
     return policies[name]
@@ -214,8 +211,14 @@ def _refusing(resource: Resource, path: str) -> Iterator[None]:
     """What cannot be at `path` is refused with the file."""
     try:
         yield
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         resource.refuse(f"{path}: {error}")
+
+
+def _timeout_s(resource: Resource, name: Any, path: str) -> float:
+    duration = _named(resource, resource.mapping("spec.policies.timeouts"), name, "timeout", path)
+    with _refusing(resource, f"spec.policies.timeouts.{name}"):
+        return duration_s(str(duration))
 
 
 def _retry_policy(resource: Resource, name: str) -> RetryPolicy:
@@ -247,7 +250,8 @@ def _status_ranges(text: str) -> tuple[tuple[int, int], ...]:
     return tuple(ranges)
 
 
-def _breaker_policy(resource: Resource, name: str) -> BreakerPolicy:
+def _breaker_policy(resource: Resource, name: Any, path: str) -> BreakerPolicy:
+    _named(resource, resource.mapping("spec.policies.circuitBreakers"), name, "circuit breaker", path)
     given = resource.mapping("spec.policies.circuitBreakers", name)
     usual = BreakerPolicy()
     with _refusing(resource, f"spec.policies.circuitBreakers.{name}"):

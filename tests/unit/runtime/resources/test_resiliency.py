@@ -135,7 +135,16 @@ def test_all_that_is_understood_is_in_the_file_above_and_nothing_of_it_is_named(
         ("policies: {timeouts: {t: {true: 1s}}}\n  targets: {apps: {a: {timeout: t}}}", "is no duration"),
         ("targets: " + "[" * 3_000, "nested too deep"),
         ("policies: {retries: {r: {matching: {httpStatusCodes: some}}}}", "'some' is no HTTP status"),
-        ("policies: {timeouts: {t: soon}}\n  targets: {apps: {a: {timeout: t}}}", "'soon' is no duration"),
+        ("policies: {timeouts: {t: soon}}\n  targets: {apps: {a: {timeout: t}}}", "timeouts.t: 'soon' is no duration"),
+        ("policies: {retries: {r: {maxRetries: .inf}}}", "spec.policies.retries.r: "),
+        ("targets: {apps: {a: {timeout: [t]}}}", "spec.targets.apps.a.timeout must be the name of a timeout"),
+        ("targets: {apps: {a: {timeout: 5}}}", "spec.targets.apps.a.timeout must be the name of a timeout"),
+        ("targets: {apps: {a: {retry: {r: {}}}}}", "spec.targets.apps.a.retry must be the name of a retry policy"),
+        ("targets: {apps: {a: {circuitBreaker: [c]}}}", "apps.a.circuitBreaker must be the name of a circuit breaker"),
+        (
+            "targets: {components: {pubsub: {inbound: {retry: [r]}}}}",
+            "spec.targets.components.pubsub.inbound.retry must be the name of a retry policy",
+        ),
     ],
 )
 def test_a_rule_that_cannot_be_is_refused_at_the_start(tmp_path: Path, spec: str, sentence: str) -> None:
