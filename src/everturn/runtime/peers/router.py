@@ -187,8 +187,10 @@ class PeerRouter:
         await broker.set_subscriptions(channel, wanted, unclaimed_only=True)
 
     def _transport(self, app_id: str, *, to_app: bool, timeout_s: float | None = ANSWER_WITHIN_S) -> PeerTransport:
-        made = PeerTransport(lambda: self._folder.find(app_id), to_app=to_app, timeout_s=timeout_s)
-        return self._transports.setdefault((app_id, to_app, timeout_s), made)
+        way = (app_id, to_app, timeout_s)
+        if way not in self._transports:
+            self._transports[way] = PeerTransport(lambda: self._folder.find(app_id), to_app=to_app, timeout_s=timeout_s)
+        return self._transports[way]
 
     def _announce(self, broker: Broker) -> None:
         topics = broker.store.topics_of(self.app_id)
