@@ -3,7 +3,7 @@
 import asyncio
 import io
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -118,19 +118,7 @@ async def test_no_key_is_in_anything_that_a_process_writes_or_answers(
     assert [line for line in told if TEXT in line] == []
 
 
-@pytest.fixture
-def logging_as_it_was() -> Iterator[None]:
-    root, ours, access = logging.getLogger(), logging.getLogger("everturn"), logging.getLogger("uvicorn.access")
-    handlers, levels = list(root.handlers), (root.level, ours.level)
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(levels[0])
-    ours.setLevel(levels[1])
-    access.disabled = False
-
-
 @pytest.mark.parametrize("json", [True, False])
-@pytest.mark.usefixtures("logging_as_it_was")
 async def test_at_debug_level_no_log_has_a_key_or_a_message(
     tmp_path: Path, endpoint: ModelEndpoint, clock: ManualClock, json: bool
 ) -> None:
@@ -174,7 +162,6 @@ def credentials(provider: IdentityProvider) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("auth", ["header", "jwt"])
-@pytest.mark.usefixtures("logging_as_it_was")
 async def test_at_debug_level_no_log_file_or_answer_has_a_token_or_a_claim(
     tmp_path: Path, endpoint: ModelEndpoint, clock: ManualClock, auth: Literal["header", "jwt"]
 ) -> None:

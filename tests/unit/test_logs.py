@@ -4,7 +4,6 @@ import asyncio
 import io
 import json
 import logging
-from collections.abc import Iterator
 
 import pytest
 
@@ -17,17 +16,6 @@ CANARY = "the-secret-i-told-you"
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
-
-
-@pytest.fixture(autouse=True)
-def logging_as_it_was() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.getLogger("everturn").setLevel(logging.NOTSET)
-    logging.getLogger("uvicorn.access").disabled = False
 
 
 @pytest.fixture
@@ -168,3 +156,14 @@ def test_the_last_configuration_counts() -> None:
 
     assert first.getvalue() == ""
     assert len(written(second)) == 1
+
+
+@pytest.mark.parametrize("time", ["first", "second"])
+def test_no_test_leaves_logging_configured_for_the_next_one(time: str) -> None:
+    before = [type(handler).__name__ for handler in logging.getLogger().handlers]
+    levels = [logging.getLogger(name).level for name in ("everturn", "dotenv")]
+
+    logs.configure(stream=io.StringIO())
+
+    assert "StreamHandler" not in before, f"the {time} time"
+    assert levels == [logging.NOTSET, logging.NOTSET]

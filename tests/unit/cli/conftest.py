@@ -1,6 +1,5 @@
 """A turn to be shown; and what `main` does to its process is undone after each test."""
 
-import logging
 import signal
 import sys
 from collections.abc import Iterator
@@ -26,14 +25,9 @@ def a_turn(status: TurnStatus, *steps: Step, **more: Any) -> Turn:
 
 
 @pytest.fixture(autouse=True)
-def process_as_it_was() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level, on_sigterm = list(root.handlers), root.level, signal.getsignal(signal.SIGTERM)
+def signals_as_they_were() -> Iterator[None]:
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.getLogger("everturn").setLevel(logging.NOTSET)
-    logging.getLogger("uvicorn.access").disabled = False
     signal.signal(signal.SIGTERM, on_sigterm)
 
 
