@@ -23,7 +23,13 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from everturn.contracts.chat import Overlap
 from everturn.errors import SettingError
@@ -231,6 +237,22 @@ class Settings(BaseSettings):
         validation_alias="APP_API_TOKEN",
         description="token that the memory service asks of its callers",
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """A setting has one name in the environment and the file; by that of its field, it is given in code alone."""
+        names = {environment_name(field) for field in settings_cls.model_fields}
+        for source in (env_settings, dotenv_settings):
+            assert isinstance(source, EnvSettingsSource)
+            source.env_vars = {name: value for name, value in source.env_vars.items() if name.upper() in names}
+        return init_settings, env_settings, dotenv_settings, file_secret_settings
 
     @property
     def secret_names(self) -> frozenset[str]:

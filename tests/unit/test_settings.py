@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from everturn import logs
 from everturn.errors import SettingError
@@ -193,6 +194,40 @@ def test_a_name_that_no_setting_reads_is_warned_of_with_the_nearest_one(
     expected = f": did you mean {meant}?" if meant else "; it is ignored"
     assert vars(record)["advice"] == f"{given.upper()} is no setting{expected}"
     assert "canary" not in str(vars(record))
+
+
+NOT_PREFIXED = {"gemini_api_key": "k", "dapr_http_port": "9", "dapr_grpc_port": "9", "app_api_token": "k"}
+
+
+@pytest.mark.parametrize("in_file", [True, False])
+def test_what_is_warned_of_is_no_setting(empty_folder: Path, monkeypatch: pytest.MonkeyPatch, in_file: bool) -> None:
+    given = {f"EVERTURN_{field.upper()}": value for field, value in NOT_PREFIXED.items()}
+    if in_file:
+        (empty_folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in given.items()))
+    for name, value in {} if in_file else given.items():
+        monkeypatch.setenv(name, value)
+
+    settings = load_settings()
+
+    assert unknown_settings().keys() == given.keys()
+    defaults = {field: Settings.model_fields[field].default for field in NOT_PREFIXED}
+    assert settings.model_dump(include=set(NOT_PREFIXED)) == defaults
+
+
+@pytest.mark.parametrize("in_file", [True, False])
+def test_each_setting_is_read_by_its_name_in_the_reference(
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch, in_file: bool
+) -> None:
+    given = {"GEMINI_API_KEY": "k", "dapr_http_port": "9", "Everturn_Host": "there"}
+    if in_file:
+        (empty_folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in given.items()))
+    for name, value in {} if in_file else given.items():
+        monkeypatch.setenv(name, value)
+
+    settings = load_settings()
+
+    assert (settings.gemini_api_key, settings.dapr_http_port, settings.host) == (SecretStr("k"), 9, "there")
+    assert unknown_settings() == {}
 
 
 def test_a_wrong_name_in_the_file_is_found_as_well(empty_folder: Path) -> None:
