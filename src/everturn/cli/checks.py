@@ -24,7 +24,7 @@ from everturn.contracts.events import CHAT_APP_ID, MEMORY_APP_ID
 from everturn.dapr.client import DaprClient
 from everturn.dapr.http_transport import HttpTransport
 from everturn.dapr.wire import Request, Response
-from everturn.errors import EverturnError, SettingError, TransientError
+from everturn.errors import EverturnError, SettingError, TerminalError, TransientError
 from everturn.models.endpoint import Endpoint, endpoint_of
 from everturn.models.faults import status_fault
 from everturn.models.probe import ask_for_models
@@ -210,11 +210,16 @@ class Sidecar:
         headers = {"dapr-api-token": token.get_secret_value()} if token else {}
         self._transport = HttpTransport(f"http://{_HOST}:{self._port}", headers=headers)
         self._answer: Response | None = None
+        self._never_asked: TerminalError | None = None
 
     async def __aenter__(self) -> Self:
-        with contextlib.suppress(TransientError, TimeoutError):
+        try:
             async with asyncio.timeout(_LIMIT_S):
                 self._answer = await self._transport.send(Request("GET", "/v1.0/metadata"))
+        except (TransientError, TimeoutError):
+            pass
+        except TerminalError as error:
+            self._never_asked = error
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -227,6 +232,8 @@ class Sidecar:
 
     async def findings(self) -> list[Finding]:
         at = f"{_HOST}:{self._port}"
+        if self._never_asked is not None:
+            return [Finding("sidecar", "problem", self._never_asked.message)]
         if self._answer is None and not self._is_set:
             return [Finding("sidecar", "ok", f"none at {at}; `everturn up` needs none")]
         if self._answer is None:

@@ -1,6 +1,7 @@
 """`HttpTransport`: requests over sockets, from a service to its sidecar, from a runtime to its app or to another."""
 
 import re
+from collections.abc import Mapping
 from urllib.parse import quote
 
 # Annotations in quotes: a process that opens no such transport never loads it (`everturn.cli.lean_start`).
@@ -8,13 +9,15 @@ import aiohttp
 from yarl import URL
 
 from everturn.dapr.wire import Request, Response, joined
-from everturn.errors import TransientError
+from everturn.errors import TerminalError, TransientError
 
 # Longer than any step's own time limit, which is what really bounds a call.
 _TIMEOUT_S = 300.0
 # Of the transfer alone. Nothing waits for a 100 (Continue): the whole body is here.
 _OF_THE_TRANSFER = frozenset({"content-length", "expect", "transfer-encoding"})
 _NOT_IN_A_TARGET = re.compile(r"[^!-~]")
+# RFC 9110 section 5.5.
+_NOT_IN_A_HEADER = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class HttpTransport:
@@ -63,8 +66,9 @@ class HttpTransport:
             raise TransientError(f"no answer from {self._socket or self._base_url} in time", kind="timeout") from error
         except aiohttp.ClientError as error:
             raise TransientError(self._missing, kind="unreachable") from error
-        except ValueError as error:  # a control character in a header, say
-            raise TransientError("the request cannot be sent", kind="unreachable") from error
+        except ValueError:  # whose text may have the value
+            wrong = _wrong_header({**(self._headers or {}), **request.headers})
+            raise TerminalError(f"the request cannot be sent{wrong}") from None
 
     async def close(self) -> None:
         self._is_closed = True
@@ -80,6 +84,15 @@ class HttpTransport:
 def _escaped(target: str) -> str:
     """`target` with what cannot be in one percent-encoded, as a space in the route of a subscription."""
     return _NOT_IN_A_TARGET.sub(lambda found: quote(found[0], errors="replace"), target)
+
+
+def _wrong_header(headers: Mapping[str, str]) -> str:
+    """Which of `headers` cannot be sent, and why, without its value: it may be a secret. Nothing if all can."""
+    for name, value in headers.items():
+        for part, text in (("name", name), ("value", value)):
+            if _NOT_IN_A_HEADER.search(text):
+                return f": the {part} of its header {name!r} has a control character in it"
+    return ""
 
 
 def _as_text(value: str) -> str:

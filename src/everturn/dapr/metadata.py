@@ -6,7 +6,7 @@ Only a runtime that has workers in other processes names its actor runtime; with
 from pydantic import BaseModel, Field, ValidationError
 
 from everturn.dapr.wire import Request, Response, Transport
-from everturn.errors import TransientError
+from everturn.errors import TerminalError, TransientError
 
 
 class _Workflows(BaseModel):
@@ -30,7 +30,7 @@ async def unready(transport: Transport) -> str | None:
     try:
         await _ask(transport, "/v1.0/healthz/outbound")
         metadata = await _metadata(transport)
-    except TransientError as error:
+    except (TransientError, TerminalError) as error:
         return f"the sidecar is not ready: {error.message}"
     except ValidationError:
         return "the sidecar is not ready: it does not give its metadata"
@@ -43,7 +43,7 @@ async def takes_no_worker(transport: Transport) -> bool:
     """Whether the sidecar could run workflows, and has no worker."""
     try:
         metadata = await _metadata(transport)
-    except (TransientError, ValidationError):
+    except (TransientError, TerminalError, ValidationError):
         return False
     return metadata.actors is not None and metadata.actors.is_ready and metadata.workflows.connected == 0
 

@@ -42,7 +42,8 @@ class Transport(Protocol):
     async def send(self, request: Request) -> Response:
         """Send `request`; any status is a response.
 
-        Raises TransientError (kind `unreachable` or `timeout`) if no whole response came back.
+        Raises TransientError (kind `unreachable` or `timeout`) if no whole response came back, TerminalError if such a
+        request can never be sent.
         """
         ...
 

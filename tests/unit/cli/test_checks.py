@@ -9,6 +9,7 @@ from typing import Any
 
 import apsw
 import pytest
+from pydantic import SecretStr
 
 from everturn.cli import checks
 from everturn.cli.checks import Finding
@@ -193,3 +194,15 @@ async def test_what_listens_and_is_no_sidecar_is_a_problem() -> None:
 
     assert finding.status == "problem"
     assert "DAPR_HTTP_PORT" in finding.message
+
+
+async def test_a_token_that_cannot_be_sent_is_a_problem_that_names_its_header() -> None:
+    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+    port, token = server.sockets[0].getsockname()[1], SecretStr("canary\n")
+
+    async with server, checks.Sidecar(Settings(_env_file=None, dapr_http_port=port, dapr_api_token=token)) as it:
+        (finding,) = await it.findings()
+
+    assert finding.status == "problem"
+    assert "'dapr-api-token'" in finding.message
+    assert "canary" not in finding.message

@@ -5,6 +5,7 @@ import contextlib
 import gzip
 import socket
 import threading
+import traceback
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from everturn.dapr.http_transport import HttpTransport
 from everturn.dapr.wire import Request
-from everturn.errors import TransientError
+from everturn.errors import TerminalError, TransientError
 
 PLAIN = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
@@ -178,11 +179,40 @@ async def test_what_cannot_be_in_a_target_is_escaped(peer: Peer, transport: Http
     assert peer.heads[0][0] == "GET /a%20b/%C3%A9%0A?x=%20%20%E2%82%AC HTTP/1.1"
 
 
-async def test_a_request_that_cannot_be_sent_is_said_to_be_one(peer: Peer, transport: HttpTransport) -> None:
-    with pytest.raises(TransientError, match="cannot be sent"):
-        await transport.send(Request("GET", "/", {"x-mine": "\x01"}))
+@pytest.mark.parametrize(
+    ("name", "value", "wrong"),
+    [
+        ("x-mine", "canary\x01", "the value of its header 'x-mine' has a control character in it"),
+        ("x-mine", "canary\n", "the value of its header 'x-mine' has a control character in it"),
+        ("x\nmine", "canary", "the name of its header 'x\\nmine' has a control character in it"),
+    ],
+)
+async def test_a_request_that_can_never_be_sent_is_a_terminal_fault_that_names_its_header(
+    peer: Peer, transport: HttpTransport, name: str, value: str, wrong: str
+) -> None:
+    with pytest.raises(TerminalError) as raised:
+        await transport.send(Request("GET", "/", {"x-fine": "1\t2", name: value}))
+    await transport.send(Request("GET", "/"))
 
-    assert not peer.heads
+    assert raised.value.message == f"the request cannot be sent: {wrong}"
+    assert "canary" not in "".join(traceback.format_exception(raised.value))
+    assert len(peer.heads) == 1
+
+
+async def test_a_header_of_all_requests_that_cannot_be_sent_is_named(url: str) -> None:
+    transport = HttpTransport(url, headers={"dapr-api-token": "canary\n"})
+
+    with pytest.raises(TerminalError) as raised:
+        await transport.send(Request("GET", "/"))
+
+    await transport.close()
+    wrong = "the value of its header 'dapr-api-token' has a control character in it"
+    assert raised.value.message == f"the request cannot be sent: {wrong}"
+
+
+async def test_a_method_that_cannot_be_sent_is_a_terminal_fault(transport: HttpTransport) -> None:
+    with pytest.raises(TerminalError, match="the request cannot be sent"):
+        await transport.send(Request("GET\n", "/"))
 
 
 async def test_a_body_that_nobody_reads_is_a_timeout() -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from everturn.dapr.wire import Request, Response, Transport
-from everturn.errors import TransientError
+from everturn.errors import TerminalError, TransientError
 from everturn.runtime.clock import Clock, sleep
 from everturn.runtime.errors import DaprError
 from everturn.runtime.invocation.circuit_breaker import CircuitBreaker
@@ -65,7 +65,7 @@ class AppChannel:
     app_token: str | None = None
 
     async def send(self, request: Request) -> Response:
-        """The app's answer. Raises TransientError if none came."""
+        """The app's answer. Raises TransientError if none came, TerminalError if such a request can never be sent."""
         if self.app_token is not None:
             request = Request(
                 request.method, request.target, {**request.headers, "dapr-api-token": self.app_token}, request.body
@@ -113,7 +113,7 @@ class Invoker:
         onward = Request(request.method, target, headers, request.body)
         try:
             response = await self._policies.call(caller, app_id, path, lambda: channel.send(onward))
-        except TransientError as error:
+        except (TransientError, TerminalError) as error:
             raise _not_invoked(app_id, error.message) from error
         return Response(response.status, _passed_on(response.headers), response.body)
 
@@ -127,7 +127,10 @@ class InvocationPolicies:
         self._breakers: OrderedDict[tuple[str, str, str], CircuitBreaker] = OrderedDict()
 
     async def call(self, caller: str, app_id: str, method: str, send: Send) -> Response:
-        """The app's answer, whatever it is. Raises TransientError if none came, or none was asked for."""
+        """The app's answer, whatever it is.
+
+        Raises TransientError if none came, or none was asked for, and TerminalError if none can ever come.
+        """
         policy = self._components.invocation_policy(caller, app_id)
         if policy is NO_POLICY:
             return await send()

@@ -8,7 +8,7 @@ from urllib.parse import quote, unquote
 
 from everturn.dapr.http_transport import HttpTransport
 from everturn.dapr.wire import AsgiApp, Request, Response
-from everturn.errors import TransientError
+from everturn.errors import TerminalError, TransientError
 from everturn.runtime.building_blocks import BuildingBlocks
 from everturn.runtime.http.asgi import as_asgi
 from everturn.runtime.http.handlers import NO_CONTENT
@@ -115,7 +115,7 @@ class _PeerApi:
         target = request.target.removeprefix(_INVOKE)
         try:
             return await channel.send(Request(request.method, target, request.headers, request.body))
-        except TransientError as error:
+        except (TransientError, TerminalError) as error:
             return Response(502, {_NO_ANSWER: error.kind})
 
     async def _accept(self, request: Request) -> Response:

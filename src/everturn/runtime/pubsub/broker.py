@@ -23,7 +23,7 @@ import msgspec
 from msgspec import Raw
 
 from everturn.dapr.wire import JsonError, Request, decode
-from everturn.errors import TransientError
+from everturn.errors import TerminalError, TransientError
 from everturn.runtime.clock import Clock, rfc3339, sleep
 from everturn.runtime.database.database import Database
 from everturn.runtime.errors import DaprError
@@ -246,6 +246,9 @@ class Broker:
                 await self.set_subscriptions(channel, await _find_subscriptions(channel, self._components))
             except TransientError as error:
                 log.info("subscriptions_not_known_yet", extra={"app_id": channel.app_id, "reason": error.message})
+            except TerminalError as error:
+                log.error("subscriptions_failed", extra={"app_id": channel.app_id, "reason": error.message})
+                return
             except Exception:
                 log.exception("subscriptions_failed", extra={"app_id": channel.app_id})
             else:

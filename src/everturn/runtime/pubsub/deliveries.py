@@ -16,7 +16,7 @@ from urllib.parse import quote
 import apsw
 
 from everturn.dapr.wire import Request, Response
-from everturn.errors import TransientError
+from everturn.errors import EverturnError, TerminalError, TransientError
 from everturn.runtime.clock import Alarm, Clock
 from everturn.runtime.database.database import Database
 from everturn.runtime.invocation.invoke import AppChannel
@@ -356,6 +356,8 @@ class TopicDispatcher:
             await self._settle(message, verdict)
         except TransientError as error:  # the disk; the message is as it was there
             self._pause("delivery_not_settled", error)
+        except TerminalError as error:  # nothing can be sent to this app, because of its token, say
+            self._pause("app_unreachable", error)
         except Exception:
             log.exception("delivery_failed", extra=self._ids(message))
             self._pause("delivery_failed")
@@ -416,7 +418,7 @@ class TopicDispatcher:
         log.warning("message_dead_lettered", extra={**self._ids(message), "dead_letter_topic": topic})
         self._context.announce(name, PendingMessage(letter_id, message.body))
 
-    def _pause(self, event: str, error: TransientError | None = None) -> None:
+    def _pause(self, event: str, error: EverturnError | None = None) -> None:
         """Deliver nothing for a while that grows with each failure in a row."""
         self._more_on_disk = True
         if self._held or self._pause_left_s() > 0:

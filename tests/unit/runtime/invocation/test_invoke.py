@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from everturn.dapr.wire import Request, Response
-from everturn.errors import TransientError
+from everturn.errors import TerminalError, TransientError
 from everturn.runtime.invocation.invoke import InvocationPolicies, onward_path
 from everturn.runtime.resources.components import DEFAULT_COMPONENTS, Components
 from everturn.runtime.resources.resiliency import BreakerPolicy, Condition, ResiliencyRules, RetryPolicy, TargetPolicy
@@ -124,6 +124,22 @@ async def test_an_invocation_is_under_the_policy_of_its_target(
 
     assert response.status == 200
     assert len(app.received) == 2
+
+
+async def test_a_request_that_can_never_be_sent_is_refused_at_once_and_says_why(
+    open_rig: Callable[..., Awaitable[Rig]],
+) -> None:
+    rules = ResiliencyRules(apps={"app-b": TargetPolicy(retry=RetryPolicy(duration_s=0, max_retries=3))})
+    rig = await open_rig(Components(DEFAULT_COMPONENTS.components, rules=(rules,)))
+    app = ScriptedApp(default=TerminalError("the request cannot be sent"))
+    rig.add_app("app-b", app)
+
+    response = await rig.front().handle(Request("GET", "/v1.0/invoke/app-b/method/x"))
+
+    assert response.status == 500
+    assert b"ERR_DIRECT_INVOKE" in response.body
+    assert b"the request cannot be sent" in response.body
+    assert len(app.received) == 1
 
 
 @pytest.mark.parametrize(

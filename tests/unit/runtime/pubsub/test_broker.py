@@ -2,11 +2,26 @@
 
 import asyncio
 
-from everturn.dapr.wire import Response
+import pytest
+
+from everturn.dapr.wire import Request, Response
+from everturn.errors import TerminalError
 from everturn.runtime.resources.components import DEFAULT_COMPONENTS, Components, Subscription
 from everturn.runtime.resources.resiliency import DEFAULT_DELIVERY_RETRY
-from tests.unit.runtime.conftest import OpenRig, Rig, ScriptedApp, subscription
+from tests.unit.runtime.conftest import PATIENCE_S, OpenRig, Rig, ScriptedApp, subscription
 from tests.unit.runtime.pubsub.subscribers import LONGEST_DELAY_S, SUCCESS, subscribed
+
+
+class NeverAsked:
+    """The way to an app to which no request can be sent."""
+
+    asked = 0
+
+    async def send(self, _: Request) -> Response:
+        self.asked += 1
+        raise TerminalError("the request cannot be sent")
+
+    async def close(self) -> None: ...
 
 
 async def test_an_app_that_is_not_up_yet_is_asked_again_for_its_subscriptions(rig: Rig) -> None:
@@ -21,6 +36,21 @@ async def test_an_app_that_is_not_up_yet_is_asked_again_for_its_subscriptions(ri
     rig.clock.advance(LONGEST_DELAY_S)
 
     await app.got(1)
+
+
+async def test_an_app_that_can_never_be_asked_is_asked_once_and_the_log_says_why(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = NeverAsked()
+    rig.add_app("app-a", app)
+
+    async with asyncio.timeout(PATIENCE_S):
+        await rig.start("app-a")
+
+    (record,) = caplog.records
+    assert (record.msg, vars(record)["reason"]) == ("subscriptions_failed", "the request cannot be sent")
+    assert record.exc_info is None
+    assert app.asked == 1
 
 
 async def test_of_a_topic_that_is_declared_too_what_the_app_tells_counts(open_rig: OpenRig) -> None:

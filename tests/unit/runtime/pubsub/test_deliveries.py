@@ -6,7 +6,7 @@ import json
 import pytest
 
 from everturn.dapr.wire import Request, Response, Transport
-from everturn.errors import TransientError
+from everturn.errors import TerminalError, TransientError
 from everturn.runtime.resources.components import DEFAULT_COMPONENTS, Components
 from everturn.runtime.resources.resiliency import DEFAULT_DELIVERY_RETRY, NO_RETRY, ResiliencyRules, RetryPolicy
 from tests.unit.runtime.conftest import OpenRig, Rig, ScriptedApp, subscription, unreachable
@@ -263,6 +263,23 @@ async def test_not_reaching_an_app_uses_up_no_attempt(open_rig: OpenRig) -> None
     await app.got(2)
     await rig.settled()
     assert (rig.blocks.broker.counts.dead_letters, rig.blocks.broker.counts.delivered) == (0, 1)
+
+
+async def test_an_app_to_which_nothing_can_be_sent_is_left_alone_and_loses_nothing(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = ScriptedApp([subscription(deadLetterTopic="dead")], default=TerminalError("the request cannot be sent"))
+    await subscribed(rig, app)
+
+    await rig.publish(1)
+    await app.got(1)
+    await rig.settled()
+
+    assert [(record.msg, vars(record)["reason"]) for record in caplog.records] == [
+        ("app_unreachable", "the request cannot be sent")
+    ]
+    assert rig.blocks.broker.counts.dead_letters == 0
+    assert rig.blocks.broker.store.pending() == 1
 
 
 async def test_an_app_that_is_back_gets_what_waits_at_once(rig: Rig) -> None:
