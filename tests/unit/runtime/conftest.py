@@ -122,8 +122,9 @@ async def open_rig(tmp_path: Path) -> AsyncIterator[OpenRig]:
             components: Components = DEFAULT_COMPONENTS,
             clock: ManualClock | None = None,
             state_stores: Mapping[str, OpenStateStore] | None = None,
+            kind: type[Database] = Database,
         ) -> Rig:
-            database = await Database.open(tmp_path / "everturn.db")
+            database = await kind.open(tmp_path / "everturn.db")
             stack.push_async_callback(database.close)
             moved = clock or ManualClock()
             blocks = BuildingBlocks(database, moved, components, state_stores=state_stores or STATE_STORES)

@@ -351,9 +351,9 @@ class TopicDispatcher:
     async def _deliver(self, message: PendingMessage) -> None:
         try:
             verdict = await self._give(message)
-            if verdict is not Verdict.UNREACHABLE:
-                self._failures_in_a_row = 0
             await self._settle(message, verdict)
+            if verdict is not Verdict.UNREACHABLE:  # and the disk has taken what became of it
+                self._failures_in_a_row = 0
         except TransientError as error:  # the disk; the message is as it was there
             self._pause("delivery_not_settled", error)
         except TerminalError as error:  # nothing can be sent to this app, because of its token, say
