@@ -269,8 +269,8 @@ class Scheduler:
         try:
             if worker is None:
                 await self._keep(instance, items)
-                # A worker may have come while that was written.
-                return self._worker_for(instance) is not None
+                # A worker may have come while that was written, or an event that is to be written as well.
+                return self._worker_for(instance) is not None or any(item.row is None for item in instance.inbox)
             return await self._take(instance, items, worker)
         except (TransientError, ConflictError) as error:
             log.warning("work_item_not_taken", extra={**_ids(instance), "kind": error.kind})

@@ -1,4 +1,5 @@
 import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -7,7 +8,26 @@ from grpc import StatusCode
 from grpc.aio import AioRpcError
 
 from everturn.dapr.sdk.protocol import PurgeInstancesRequest, Timestamp
-from tests.unit.runtime.workflow.rig import Rig, until
+from everturn.runtime.database.database import Database
+from tests.unit.runtime.workflow.faulty_database import Job, T
+from tests.unit.runtime.workflow.rig import PATIENCE_S, Rig, until
+
+
+class SlowDatabase(Database):
+    """Its writes wait until `goes_on` is set; `waiting` counts those that do."""
+
+    waiting = 0
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.goes_on = asyncio.Event()
+        self.goes_on.set()
+
+    async def write(self, job: Job[T], committed: Callable[[T], None] | None = None, *, durable: bool = True) -> T:
+        self.waiting += 1
+        await self.goes_on.wait()
+        self.waiting -= 1
+        return await super().write(job, committed, durable=durable)
 
 
 def register(rig: Rig) -> None:
@@ -142,6 +162,26 @@ async def test_an_event_raised_while_a_later_start_is_written_starts_it_early(ri
 
     assert state.serialized_output == "[1, 2]"
     assert rig.engine.armed_timers == 0
+
+
+async def test_an_event_raised_while_a_start_without_a_worker_is_written_is_on_disk_soon_as_well(rig: Rig) -> None:
+    register(rig)
+    database = await SlowDatabase.open(rig.path)
+    await rig.open(worker=False, database=database)
+    database.goes_on.clear()
+    starting = asyncio.ensure_future(rig.start("wait", instance_id="one"))
+    await until(lambda: database.waiting == 1)
+    raising = asyncio.ensure_future(rig.client.raise_workflow_event("one", "go", data=1))
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+    database.goes_on.set()
+    async with asyncio.timeout(PATIENCE_S):
+        await asyncio.gather(starting, raising)
+    await rig.reopen()
+    state = await rig.ended("one")
+
+    assert state.serialized_output == "1"
 
 
 async def test_a_later_start_that_was_due_before_there_was_a_worker_waits_for_one(rig: Rig) -> None:
