@@ -395,6 +395,9 @@ class Scheduler:
             else:
                 left.append(item)
         instance.inbox.extendleft(reversed(left))
+        if all(item.event.HasField("executionStarted") for item in instance.inbox):
+            # The event that was to start it early is not there: it is for its time again, unless that has come.
+            instance.starts_at = self.timers.armed_for(instance.key, START_TIMER_ID)
         if not instance.gone:
             delay_s = 0.0 if isinstance(error, ConflictError) else retry_delay_s(instance.failures)
             instance.failures += 1

@@ -37,8 +37,8 @@ class Timers:
     def __init__(self, clock: Clock, fire: Fire) -> None:
         self._clock = clock
         self._fire = fire
-        # By key and timer id, the number under which it is armed.
-        self._armed: dict[tuple[int, int], int] = {}
+        # By key and timer id, the number under which it is armed, and its time.
+        self._armed: dict[tuple[int, int], tuple[int, float]] = {}
         self._by_wall: list[_Entry] = []
         self._by_elapsed: list[_Entry] = []
         self._number = 0
@@ -50,11 +50,16 @@ class Timers:
 
     def arm(self, owner: InstanceId, timer: TimerRow) -> None:
         self._number += 1
-        self._armed[timer.key, timer.timer_id] = self._number
+        self._armed[timer.key, timer.timer_id] = self._number, timer.fire_at
         left_s = max(0.0, timer.fire_at - self._clock.now())
         heapq.heappush(self._by_wall, _Entry(timer.fire_at, self._number, owner, timer))
         heapq.heappush(self._by_elapsed, _Entry(self._clock.elapsed() + left_s, self._number, owner, timer))
         self._set_alarm()
+
+    def armed_for(self, key: int, timer_id: int) -> float | None:
+        """When this timer is due (seconds since 1970-01-01 UTC); None if it is not armed."""
+        armed = self._armed.get((key, timer_id))
+        return armed[1] if armed is not None else None
 
     def disarm(self, key: int, timer_id: int) -> None:
         if self._armed.pop((key, timer_id), None) is None:
@@ -85,7 +90,7 @@ class Timers:
             self._alarm = self._clock.call_at(min(first[0].at, self._clock.now() + left_s), self._ring)
 
     def _is_armed(self, entry: _Entry) -> bool:
-        return self._armed.get((entry.timer.key, entry.timer.timer_id)) == entry.number
+        return self._armed.get((entry.timer.key, entry.timer.timer_id), (None, 0.0))[0] == entry.number
 
     def _ring(self) -> None:
         self._alarm, self._alarm_for = None, None

@@ -1,11 +1,13 @@
 import asyncio
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from grpc import StatusCode
 from grpc.aio import AioRpcError
 
+from everturn.runtime.workflow.worker import retry_delay_s
 from tests.unit.runtime.workflow.faulty_database import FaultyDatabase, Job, T
 from tests.unit.runtime.workflow.rig import Rig, until
 
@@ -116,6 +118,37 @@ async def test_an_event_that_a_full_disk_refused_has_not_moved_the_workflow_and_
     await rig.client.raise_workflow_event(instance_id, "go", data=3)
 
     assert (await rig.ended(instance_id)).serialized_output == "[2, 3]"
+
+
+@pytest.mark.parametrize("is_reloaded", [False, True])
+async def test_a_later_start_whose_early_event_a_full_disk_refused_is_for_its_time_again(
+    rig: Rig, is_reloaded: bool
+) -> None:
+    register(rig, asyncio.Event(), [])
+    database = await FaultyDatabase.create(rig.path)
+    await rig.open(database=database)
+    at = datetime.fromtimestamp(rig.clock.now(), UTC) + timedelta(seconds=60)
+    instance_id = await rig.client.schedule_new_workflow("waits", start_at=at)
+    if is_reloaded:
+        await rig.close()
+        database = await FaultyDatabase.create(rig.path)
+        await rig.open(database=database)
+    database.full = True
+    with pytest.raises(AioRpcError):
+        await rig.client.raise_workflow_event(instance_id, "go", data=1)
+    database.full = False
+
+    await asyncio.sleep(retry_delay_s(0))  # until the next try: it was set before, for the same time
+    for _ in range(10):
+        await database.write(lambda _: None)
+    before = await rig.status(instance_id)
+    rig.clock.advance(60)
+    await until(lambda: rig.engine.armed_timers == 0)
+    await rig.client.raise_workflow_event(instance_id, "go", data=2)
+    state = await rig.ended(instance_id)
+
+    assert before == "PENDING"
+    assert state.serialized_output == "2"
 
 
 async def test_a_fault_in_one_instance_does_not_stop_the_others(rig: Rig) -> None:
