@@ -5,10 +5,9 @@ files, listener and log. A newcomer can read all of them.
 import asyncio
 import gc
 import io
-import logging
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -82,7 +81,8 @@ async def test_a_turn_enters_few_modules(tmp_path: Path, clock: ManualClock, end
         held[0].release.clear()
         gc.collect()  # a workflow that is dropped is entered once more, to be closed
 
-        with logged(), Entered() as entered:
+        logs.configure(stream=io.StringIO())
+        with Entered() as entered:
             reply = await system.say("hello")
         held[0].release.set()
 
@@ -99,19 +99,6 @@ async def served(system: System) -> AsyncIterator[httpx2.AsyncClient]:
         async with httpx2.AsyncClient(base_url=address, trust_env=False) as client:
             yield client
         await server.stop(1)
-
-
-@contextmanager
-def logged() -> Iterator[None]:
-    """The log of the command, to nowhere, while the block runs."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    logs.configure(stream=io.StringIO())
-    try:
-        yield
-    finally:
-        root.handlers[:] = handlers
-        root.setLevel(level)
 
 
 async def is_at_rest(runtime: EmbeddedRuntime) -> bool:
