@@ -134,7 +134,7 @@ async def test_a_request_that_can_never_be_sent_is_refused_at_once_and_says_why(
     app = ScriptedApp(default=TerminalError("the request cannot be sent"))
     rig.add_app("app-b", app)
 
-    response = await rig.front().handle(Request("GET", "/v1.0/invoke/app-b/method/x"))
+    response = await rig.api().handle(Request("GET", "/v1.0/invoke/app-b/method/x"))
 
     assert response.status == 500
     assert b"ERR_DIRECT_INVOKE" in response.body
