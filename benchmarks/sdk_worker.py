@@ -10,12 +10,12 @@ from dapr.ext.workflow.aio import DaprWorkflowClient
 from benchmarks import engine
 from benchmarks.report import Figure, median
 from everturn.dapr.sdk.loggers import tame_sdk_loggers
-from everturn.dapr.sdk.worker import close_client
+from everturn.dapr.sdk.worker_thread import close_client
 from everturn.runtime.clock import SystemClock
 from everturn.runtime.database.database import Database
+from everturn.runtime.grpc.remote_worker import RemoteWorker
 from everturn.runtime.grpc.server import GrpcServer
 from everturn.runtime.grpc.task_hub import task_hub_handlers
-from everturn.runtime.grpc.worker import RemoteWorker
 from everturn.runtime.workflow.engine import WorkflowEngine
 
 _HOST = "127.0.0.1"

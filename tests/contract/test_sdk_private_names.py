@@ -14,9 +14,9 @@ from dapr.ext.workflow._durabletask.internal.orchestrator_actions_pb2 import Wor
 from dapr.ext.workflow._durabletask.internal.orchestrator_service_pb2_grpc import TaskHubSidecarServiceStub
 
 import everturn
+from everturn.dapr.sdk.execution import Registered, client_over
 from everturn.dapr.sdk.protocol import OPTIONAL_TIMER_FIRE_AT
-from everturn.dapr.sdk.replay import Registered, client_over
-from everturn.dapr.sdk.worker import SuspendableExecutor, patch_suspend_resume
+from everturn.dapr.sdk.worker_thread import SuspendableExecutor, patch_suspend_resume
 from everturn.runtime.database.database import Database
 from everturn.runtime.workflow.core.decide import APPLIERS, WorkItem
 from everturn.runtime.workflow.core.state import NEVER_S, InstanceState, NewEvents, Status
@@ -110,7 +110,7 @@ def test_the_replay_executor_still_works_as_our_copy_of_its_loop_does() -> None:
         "patches=ctx._encountered_patches",
     ):
         assert line in source, (
-            f"execute() has changed ({line!r} is gone): compare dapr/sdk/replay.py Execution.take with it"
+            f"execute() has changed ({line!r} is gone): compare dapr/sdk/execution.py Execution.take with it"
         )
 
 

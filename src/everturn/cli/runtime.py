@@ -43,7 +43,7 @@ from everturn.errors import SettingError, StartError
 from everturn.runtime.clock import SystemClock
 from everturn.runtime.database.database import DATABASE_FILE
 from everturn.runtime.embedded import EmbeddedRuntime, RuntimeOptions, ServedApp
-from everturn.runtime.grpc.app import GrpcAppTransport
+from everturn.runtime.grpc.app_callback import GrpcAppTransport
 from everturn.runtime.grpc.server import MAX_CONNECTIONS
 from everturn.runtime.peers.folder import PeerFolder
 from everturn.runtime.peers.router import PeerRouter

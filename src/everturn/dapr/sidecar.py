@@ -13,7 +13,7 @@ from everturn.dapr.client import DaprClient
 from everturn.dapr.http_transport import HttpTransport
 from everturn.dapr.metadata import takes_no_worker
 from everturn.dapr.sdk.loggers import tame_sdk_loggers
-from everturn.dapr.sdk.worker import WorkerThread, bridge_coroutines, close_client, patch_suspend_resume
+from everturn.dapr.sdk.worker_thread import WorkerThread, bridge_coroutines, close_client, patch_suspend_resume
 from everturn.dapr.wire import Request
 from everturn.errors import TransientError
 from everturn.settings import Settings

@@ -32,7 +32,7 @@ from everturn.memory.subscriptions import (
 )
 from everturn.memory.summary import Refresher, Summaries, register_summary
 from everturn.models.providers import build_model
-from everturn.models.summary import SummaryTurn, summarise
+from everturn.models.summarizer import SummaryTurn, summarise
 from everturn.purging import purging
 from everturn.settings import Settings
 from everturn.web.app import Service, build_app, standalone_apps
@@ -51,7 +51,7 @@ class LateModel:
         self._building = asyncio.Lock()
 
     async def summarise(self, user_name: str, previous: str, turns: Sequence[SummaryTurn]) -> str:
-        """As `everturn.models.summary.summarise`."""
+        """As `everturn.models.summarizer.summarise`."""
         async with self._building:
             if self._built is None:
                 self._built = await asyncio.to_thread(self._build)

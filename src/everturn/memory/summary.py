@@ -28,7 +28,7 @@ from everturn.errors import EverturnError, TerminalError, TransientError
 from everturn.memory.domain import Conversation, Memory, StoredTurn
 from everturn.memory.metrics import MemoryMetrics
 from everturn.memory.store import Conversations, Stores, memory_of
-from everturn.models.summary import SummaryTurn
+from everturn.models.summarizer import SummaryTurn
 
 SUMMARY_WORKFLOW = "summary_workflow"
 REFRESH_SUMMARY = "refresh_summary"

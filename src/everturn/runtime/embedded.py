@@ -18,10 +18,10 @@ from everturn.runtime.building_blocks import AppView, BuildingBlocks
 from everturn.runtime.clock import Clock, SystemClock, sleep
 from everturn.runtime.database.database import DATABASE_FILE, Database
 from everturn.runtime.embedded_client import EmbeddedClient
-from everturn.runtime.grpc.dapr import dapr_handlers
+from everturn.runtime.grpc.dapr_service import dapr_handlers
+from everturn.runtime.grpc.remote_worker import RemoteWorker
 from everturn.runtime.grpc.server import MAX_CONNECTIONS, GrpcServer
 from everturn.runtime.grpc.task_hub import task_hub_handlers
-from everturn.runtime.grpc.worker import RemoteWorker
 from everturn.runtime.http.api import DaprHttpApi
 from everturn.runtime.http.asgi import as_asgi
 from everturn.runtime.invocation.invoke import AppChannel

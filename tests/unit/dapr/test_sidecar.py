@@ -20,7 +20,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from everturn.dapr.sdk import protocol as pb
 from everturn.dapr.sdk.loggers import tame_sdk_loggers
-from everturn.dapr.sdk.worker import WorkerThread
+from everturn.dapr.sdk.worker_thread import WorkerThread
 from everturn.dapr.sidecar import DaprSidecar
 from everturn.settings import Settings
 

@@ -14,7 +14,7 @@ from everturn.errors import TerminalError, TransientError
 from everturn.memory.metrics import MemoryMetrics
 from everturn.memory.store import Stores
 from everturn.memory.summary import Refreshed, Refresher, Summaries, register_summary
-from everturn.models.summary import SummaryTurn
+from everturn.models.summarizer import SummaryTurn
 from everturn.runtime.embedded import EmbeddedRuntime, RuntimeOptions
 from everturn.testing.clock import ManualClock
 from tests.unit.memory.arrivals import turn

@@ -56,7 +56,7 @@ async def test_models_are_built_and_closed_without_a_network(given: dict[str, st
 
 def test_importing_the_rooms_imports_neither_sdk() -> None:
     modules = (
-        "everturn.models.providers, everturn.models.summary, everturn.models.faults, everturn.chat.assistant.agent"
+        "everturn.models.providers, everturn.models.summarizer, everturn.models.faults, everturn.chat.assistant.agent"
     )
     program = f"import sys, {modules}; print([name for name in ('agents', 'openai') if name in sys.modules])"
 

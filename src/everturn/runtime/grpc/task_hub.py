@@ -15,8 +15,8 @@ from everturn.dapr.sdk.protocol import (
     WorkflowResponse,
     WorkItem,
 )
+from everturn.runtime.grpc.remote_worker import RemoteWorker
 from everturn.runtime.grpc.server import streaming, unary
-from everturn.runtime.grpc.worker import RemoteWorker
 from everturn.runtime.workflow.rpc import PURGE, RERUN, RPCS, START, Hub
 
 _SERVICE = "TaskHubSidecarService"

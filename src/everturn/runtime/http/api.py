@@ -12,7 +12,7 @@ from everturn.dapr.origins import AllowedPages
 from everturn.dapr.wire import Request, Response
 from everturn.runtime.building_blocks import AppView
 from everturn.runtime.errors import DaprError
-from everturn.runtime.http import handlers, state, workflows
+from everturn.runtime.http import handlers, state_routes, workflow_routes
 from everturn.runtime.http.handlers import Call, json_response, problem
 
 _Handler = Callable[[AppView, Call], Awaitable[Response]]
@@ -25,20 +25,20 @@ _ROUTES: tuple[tuple[frozenset[str] | None, str, _Handler], ...] = (
     (_READ, "healthz/outbound", handlers.get_outbound_health),
     (_READ, "metadata", handlers.get_metadata),
     (frozenset({"PUT"}), "metadata/{key}", handlers.put_metadata),
-    (_WRITE, "state/{store}", state.save_state),
-    (_WRITE, "state/{store}/bulk", state.get_bulk_state),
-    (_WRITE, "state/{store}/transaction", state.transact_state),
-    (_READ, "state/{store}/{key}", state.get_state),
-    (_DELETE, "state/{store}/{key}", state.delete_state),
+    (_WRITE, "state/{store}", state_routes.save_state),
+    (_WRITE, "state/{store}/bulk", state_routes.get_bulk_state),
+    (_WRITE, "state/{store}/transaction", state_routes.transact_state),
+    (_READ, "state/{store}/{key}", state_routes.get_state),
+    (_DELETE, "state/{store}/{key}", state_routes.delete_state),
     (_WRITE, "publish/{pubsub}/{topic*}", handlers.publish),
     (_ANY, "invoke/{app}/method/{path*}", handlers.invoke),
-    (_READ, "workflows/{component}/{instance}", workflows.get_workflow),
-    (_POST, "workflows/{component}/{workflow}/start", workflows.start_workflow),
-    (_POST, "workflows/{component}/{instance}/pause", workflows.pause_workflow),
-    (_POST, "workflows/{component}/{instance}/resume", workflows.resume_workflow),
-    (_POST, "workflows/{component}/{instance}/terminate", workflows.terminate_workflow),
-    (_POST, "workflows/{component}/{instance}/purge", workflows.purge_workflow),
-    (_POST, "workflows/{component}/{instance}/raiseEvent/{event}", workflows.raise_event),
+    (_READ, "workflows/{component}/{instance}", workflow_routes.get_workflow),
+    (_POST, "workflows/{component}/{workflow}/start", workflow_routes.start_workflow),
+    (_POST, "workflows/{component}/{instance}/pause", workflow_routes.pause_workflow),
+    (_POST, "workflows/{component}/{instance}/resume", workflow_routes.resume_workflow),
+    (_POST, "workflows/{component}/{instance}/terminate", workflow_routes.terminate_workflow),
+    (_POST, "workflows/{component}/{instance}/purge", workflow_routes.purge_workflow),
+    (_POST, "workflows/{component}/{instance}/raiseEvent/{event}", workflow_routes.raise_event),
     (_READ, "secrets/{store}/bulk", handlers.get_bulk_secrets),
     (_READ, "secrets/{store}/{key}", handlers.get_secret),
 )

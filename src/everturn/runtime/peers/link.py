@@ -13,7 +13,7 @@ from everturn.runtime.building_blocks import BuildingBlocks
 from everturn.runtime.http.asgi import as_asgi
 from everturn.runtime.http.handlers import NO_CONTENT
 from everturn.runtime.peers.folder import Peer
-from everturn.runtime.peers.worker import ACTIVITY, TURN, do_work
+from everturn.runtime.peers.peer_worker import ACTIVITY, TURN, do_work
 from everturn.runtime.workflow.engine import WorkflowEngine
 from everturn.runtime.workflow.rpc import LIST_IDS, RPCS, RpcFault
 from everturn.runtime.workflow.task_hub import TaskHub

@@ -16,7 +16,7 @@ from everturn.runtime.clock import Clock, sleep
 from everturn.runtime.invocation.invoke import AppChannel
 from everturn.runtime.peers.folder import Peer, PeerFolder
 from everturn.runtime.peers.link import ANSWER_WITHIN_S, FAULT, HUB, PeerTransport, inbox_route
-from everturn.runtime.peers.worker import PeerWorker
+from everturn.runtime.peers.peer_worker import PeerWorker
 from everturn.runtime.pubsub.broker import Broker
 from everturn.runtime.resources.components import Subscription, TopicName
 from everturn.runtime.workflow.engine import WorkflowEngine

@@ -8,7 +8,7 @@ import grpc
 from dapr.ext.workflow import WorkflowRuntime
 from dapr.ext.workflow.aio import DaprWorkflowClient
 
-from everturn.dapr.sdk.replay import client_over
+from everturn.dapr.sdk.execution import client_over
 from everturn.errors import TransientError
 from everturn.runtime.clock import Clock, SystemClock
 from everturn.runtime.database.database import Database

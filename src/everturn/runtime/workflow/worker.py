@@ -15,7 +15,7 @@ from typing import Protocol, Self
 from dapr.ext.workflow import WorkflowRuntime
 
 from everturn.dapr.sdk import protocol as pb
-from everturn.dapr.sdk.replay import Execution, Registered
+from everturn.dapr.sdk.execution import Execution, Registered
 from everturn.errors import TerminalError, TransientError
 from everturn.runtime.clock import Clock
 from everturn.runtime.workflow.core.state import event_at, optional, timestamp_of

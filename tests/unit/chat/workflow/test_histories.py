@@ -9,7 +9,7 @@ from dapr.ext.workflow import WorkflowRuntime
 
 from everturn.chat.workflow.chat_turn import register_chat_turn
 from everturn.dapr.sdk import protocol as pb
-from everturn.dapr.sdk.replay import Registered
+from everturn.dapr.sdk.execution import Registered
 
 FILES = sorted((Path(__file__).parent / "histories").glob("*.json"))
 HISTORIES = {

@@ -18,7 +18,7 @@ from everturn.contracts.memory import UserMemory, default_memory
 from everturn.models.offline import language
 from everturn.models.offline.model import OfflineChatModel
 from everturn.models.providers import build_model
-from everturn.models.summary import SummaryTurn, summarise
+from everturn.models.summarizer import SummaryTurn, summarise
 from everturn.models.texts import fence
 from everturn.settings import Settings
 

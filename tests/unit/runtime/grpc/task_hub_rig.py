@@ -10,11 +10,11 @@ from dapr.ext.workflow import DaprWorkflowClient as SyncClient
 from dapr.ext.workflow import WorkflowRuntime
 from dapr.ext.workflow.aio import DaprWorkflowClient as AsyncClient
 
-from everturn.dapr.sdk.worker import close_client
+from everturn.dapr.sdk.worker_thread import close_client
 from everturn.runtime.database.database import Database
+from everturn.runtime.grpc.remote_worker import RemoteWorker
 from everturn.runtime.grpc.server import GrpcServer
 from everturn.runtime.grpc.task_hub import task_hub_handlers
-from everturn.runtime.grpc.worker import RemoteWorker
 from everturn.runtime.workflow.engine import WorkflowEngine
 from everturn.testing.clock import ManualClock
 from tests.unit.runtime.grpc.raw_worker import RawWorker

@@ -18,7 +18,7 @@ from everturn.dapr.sdk.protocol import (
     WorkflowVersionNotAvailableAction,
     WorkItem,
 )
-from everturn.runtime.grpc.worker import MAX_ITEM_BYTES, PING_EVERY_S
+from everturn.runtime.grpc.remote_worker import MAX_ITEM_BYTES, PING_EVERY_S
 from everturn.runtime.workflow.core.state import Status
 from tests.unit.runtime.grpc.raw_worker import RawWorker
 from tests.unit.runtime.grpc.task_hub_rig import PATIENCE_S, TaskHubRig, until

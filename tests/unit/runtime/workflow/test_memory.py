@@ -5,8 +5,8 @@ from typing import Any
 
 from dapr.ext.workflow import WorkflowRuntime, when_all
 
+from everturn.dapr.sdk.execution import Registered
 from everturn.dapr.sdk.protocol import WorkflowResponse
-from everturn.dapr.sdk.replay import Registered
 from everturn.runtime.workflow.worker import LocalWorker, WorkflowRequest
 from tests.unit.runtime.workflow.rig import Rig, until
 

@@ -17,7 +17,7 @@ from everturn.dapr.wire import Request, Response
 from everturn.dapr.workflows import Sidecar
 from everturn.errors import TransientError
 from everturn.runtime.embedded import EmbeddedRuntime, RuntimeOptions
-from everturn.runtime.grpc.app import GrpcAppTransport
+from everturn.runtime.grpc.app_callback import GrpcAppTransport
 from everturn.testing.clock import ManualClock
 from tests.unit.runtime.grpc.task_hub_rig import until
 

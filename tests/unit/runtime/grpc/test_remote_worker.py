@@ -1,7 +1,7 @@
 """Which part of a history a stream leaves out, because its worker holds it."""
 
 from everturn.dapr.sdk.protocol import WORKER_CAPABILITY_STATEFUL_HISTORY, HistoryEvent, WorkflowResponse, WorkflowWork
-from everturn.runtime.grpc.worker import Work, WorkStream
+from everturn.runtime.grpc.remote_worker import Work, WorkStream
 from everturn.runtime.workflow.worker import WorkflowRequest
 
 

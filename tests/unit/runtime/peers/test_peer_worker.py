@@ -23,7 +23,7 @@ from everturn.dapr.sdk.protocol import (
 )
 from everturn.dapr.wire import Request, Response
 from everturn.errors import TransientError
-from everturn.runtime.peers.worker import PeerWorker, do_work
+from everturn.runtime.peers.peer_worker import PeerWorker, do_work
 from everturn.runtime.workflow.worker import TooLargeError, WorkflowRequest
 from tests.unit.runtime.grpc.task_hub_rig import PATIENCE_S, until
 from tests.unit.runtime.peers.conftest import Running, Runtimes

@@ -7,9 +7,9 @@ from typing import Any
 
 from dapr.ext.workflow import DaprWorkflowContext, WorkflowRuntime
 
+from everturn.dapr.sdk.execution import Registered
 from everturn.dapr.sdk.protocol import HistoryEvent
-from everturn.dapr.sdk.replay import Registered
-from everturn.dapr.sdk.worker import SuspendableExecutor
+from everturn.dapr.sdk.worker_thread import SuspendableExecutor
 
 Replay = Callable[[list[HistoryEvent], list[HistoryEvent]], list[Any]]
 

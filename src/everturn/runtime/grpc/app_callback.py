@@ -16,7 +16,7 @@ from google.protobuf.empty_pb2 import Empty
 
 from everturn.dapr.wire import Request, Response
 from everturn.errors import TransientError
-from everturn.runtime.grpc.dapr import CODE_OF_STATUS
+from everturn.runtime.grpc.dapr_service import CODE_OF_STATUS
 from everturn.runtime.grpc.topics import topic_event, verdict_response
 from everturn.runtime.pubsub.deliveries import TOPIC_HEADER
 

@@ -5,7 +5,7 @@ from agents.testing import ScriptedModel, assistant_message
 
 from everturn.errors import TerminalError, TransientError
 from everturn.models.providers import build_model
-from everturn.models.summary import SummaryTurn, summarise
+from everturn.models.summarizer import SummaryTurn, summarise
 from everturn.models.texts import unfence
 from everturn.settings import Settings
 from everturn.testing.model_answers import completion, status
