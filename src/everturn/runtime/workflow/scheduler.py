@@ -256,9 +256,10 @@ class Scheduler:
         self._release(instance)
 
     def _release(self, instance: Instance) -> None:
-        """No work item of the instance is under way any more."""
+        """No work item of the instance is under way any more. It rests, unless it is to be tried again soon."""
         instance.quiet.set()
-        if instance.on_disk and all(item.row is not None for item in instance.inbox):
+        is_tried_again = instance.failures > 0 and len(instance.inbox) > 0
+        if instance.on_disk and not is_tried_again and all(item.row is not None for item in instance.inbox):
             self.instances.rest(instance)
 
     async def _take_next(self, instance: Instance) -> bool:
@@ -368,7 +369,7 @@ class Scheduler:
         for item, n in numbers:
             item.row = n
         self._set_timers(rows, {instance.key: instance.id})
-        instance.on_disk, instance.replaces = True, None
+        instance.on_disk, instance.replaces, instance.failures = True, None, 0
         instance.inbox.extendleft(reversed(items))
         _acknowledge(items)
 

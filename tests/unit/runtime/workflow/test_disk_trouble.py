@@ -62,6 +62,18 @@ async def test_a_start_on_a_full_disk_is_refused_and_leaves_nothing(rig: Rig) ->
     assert await rig.start("waits", instance_id="one") == "one"
 
 
+class FullAfterOneWrite(FaultyDatabase):
+    """Once `fills_up` is set, it takes one more write."""
+
+    fills_up = False
+
+    async def write(self, job: Job[T], committed: Callable[[T], None] | None = None, *, durable: bool = True) -> T:
+        written = await super().write(job, committed, durable=durable)
+        if self.fills_up:
+            self.full, self.fills_up = True, False
+        return written
+
+
 class SlowlyFullDatabase(FaultyDatabase):
     """Takes its time to refuse a write: until `refuses` is set."""
 
@@ -169,3 +181,33 @@ async def test_a_fault_in_one_instance_does_not_stop_the_others(rig: Rig) -> Non
     await rig.client.raise_workflow_event(other, "go", data=2)
 
     assert (await rig.ended(other)).serialized_output == "2"
+
+
+async def test_an_instance_that_is_to_be_tried_again_stays_in_memory_however_many_others_are_asked_for(
+    rig: Rig,
+) -> None:
+    register(rig, asyncio.Event(), [])
+
+    @rig.workflow
+    def parent(ctx: Any, _: Any) -> Any:
+        return (yield ctx.call_child_workflow("waits", instance_id="child"))
+
+    database = await FullAfterOneWrite.create(rig.path)
+    assert isinstance(database, FullAfterOneWrite)
+    await rig.open(database=database)
+    others = [await rig.start("waits") for _ in range(70)]
+    await rig.start("parent", instance_id="parent")
+    await until(lambda: rig.engine.active_instances == 0)
+    database.fills_up = True
+    await rig.client.raise_workflow_event("child", "go", data=1)
+    await until(lambda: database.refused > 0)
+    for other in others:
+        await rig.status(other)
+    meanwhile = await rig.status("parent")
+
+    database.full = False
+    state = await rig.ended("parent")
+
+    assert meanwhile == "RUNNING"
+    assert state.serialized_output == "1"
+    assert await rig.status("parent") == "COMPLETED"
