@@ -57,6 +57,8 @@ from everturn.runtime.workflow.worker import (
 
 log = logging.getLogger(__name__)
 
+_CUT_OFF = "the runtime stopped before this was known to be on disk"
+
 
 class StillRunningError(TerminalError):
     """An instance that has not ended was to be purged without force."""
@@ -157,8 +159,11 @@ class Scheduler:
         self.instances.add(instance)
         try:
             await self._settle(instance, forked, ())
-        except BaseException:
-            self.instances.forget(instance)
+        except Exception as error:
+            self._put_back(instance, (), error)
+            raise
+        except asyncio.CancelledError:
+            self._put_back(instance, (), TransientError(_CUT_OFF))
             raise
         finally:
             self._release(instance)
@@ -279,6 +284,10 @@ class Scheduler:
         except Exception as error:  # a fault in one instance must not stop the others
             log.exception("work_item_failed", extra=_ids(instance))
             self._put_back(instance, items, error)
+        except asyncio.CancelledError:
+            if not instance.on_disk:  # nobody is to wait for what may never be
+                self._put_back(instance, items, TransientError(_CUT_OFF))
+            raise
         return False
 
     def _worker_for(self, instance: Instance) -> Worker | None:

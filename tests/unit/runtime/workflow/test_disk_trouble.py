@@ -7,9 +7,11 @@ import pytest
 from grpc import StatusCode
 from grpc.aio import AioRpcError
 
+from everturn.dapr.sdk import protocol as pb
+from everturn.runtime.workflow.rpc import RERUN, RpcFault
 from everturn.runtime.workflow.worker import retry_delay_s
 from tests.unit.runtime.workflow.faulty_database import FaultyDatabase, Job, T
-from tests.unit.runtime.workflow.rig import Rig, until
+from tests.unit.runtime.workflow.rig import PATIENCE_S, Rig, until
 
 
 def register(rig: Rig, gate: asyncio.Event, calls: list[str]) -> None:
@@ -108,6 +110,52 @@ async def test_an_event_for_an_instance_that_a_full_disk_refused_is_refused_with
         await raising
 
     assert start_refused.value.code() is event_refused.value.code() is StatusCode.UNAVAILABLE
+    assert again == "one"
+
+
+async def test_an_event_for_a_rerun_that_a_full_disk_refused_is_refused_with_it(rig: Rig) -> None:
+    gate = asyncio.Event()
+    register(rig, gate, [])
+    gate.set()
+    database = await SlowlyFullDatabase.create(rig.path)
+    assert isinstance(database, SlowlyFullDatabase)
+    await rig.open(database=database)
+    source = await rig.start("works")
+    await rig.ended(source)
+    database.full = True
+    wanted = pb.RerunWorkflowFromEventRequest(sourceInstanceID=source, eventID=1, newInstanceID="again")
+    rerunning = asyncio.ensure_future(rig.engine.hub("app").call(RERUN, wanted))
+    await until(lambda: rig.engine.active_instances == 1)
+    raising = asyncio.ensure_future(rig.client.raise_workflow_event("again", "go", data=1))
+    await asyncio.sleep(0)
+    database.refuses.set()
+
+    with pytest.raises(RpcFault) as rerun_refused:
+        await rerunning
+    with pytest.raises(AioRpcError) as event_refused:
+        async with asyncio.timeout(PATIENCE_S):
+            await raising
+
+    assert rerun_refused.value.code is event_refused.value.code() is StatusCode.UNAVAILABLE
+
+
+async def test_a_start_that_the_end_of_the_runtime_cut_off_is_refused_and_holds_up_no_other(rig: Rig) -> None:
+    register(rig, asyncio.Event(), [])
+    database = await SlowlyFullDatabase.create(rig.path)
+    assert isinstance(database, SlowlyFullDatabase)
+    await rig.open(database=database)
+    database.full = True
+    starting = asyncio.ensure_future(rig.start("waits", instance_id="one"))
+    await until(lambda: rig.engine.active_instances == 1)
+    await asyncio.sleep(0)
+    await rig.engine.stop(limit_s=0)
+    database.full = False
+
+    with pytest.raises(AioRpcError) as refused:
+        await starting
+    again = await rig.start("waits", instance_id="one")
+
+    assert refused.value.code() is StatusCode.UNAVAILABLE
     assert again == "one"
 
 
