@@ -134,12 +134,24 @@ class Scheduler:
                 raise StillRunningError("orchestration has not yet completed")
             if recursive:
                 family.extend(child for child in self._children(member) if child not in family)
+        timers = [(member.id, timer) for member in family for timer in self._armed_of(member)]
         for member in family:
             self.instances.forget(member)
-            for timer_id in (START_TIMER_ID, *member.state.timers):
-                self.timers.disarm(member.key, timer_id)
-        await self.store.commit(RowChanges(removed=[(member.key,) for member in family]))
+        for _, timer in timers:
+            self.timers.disarm(timer.key, timer.timer_id)
+        try:
+            await self.store.commit(RowChanges(removed=[(member.key,) for member in family]))
+        except TransientError:
+            for owner, timer in timers:
+                self.timers.arm(owner, timer)
+            raise
         return len(family)
+
+    def _armed_of(self, instance: Instance) -> list[TimerRow]:
+        ids = (START_TIMER_ID, *instance.state.timers)
+        times = ((timer_id, self.timers.armed_for(instance.key, timer_id)) for timer_id in ids)
+        execution_id = instance.state.execution_id
+        return [TimerRow(instance.key, timer_id, at, execution_id) for timer_id, at in times if at is not None]
 
     def _children(self, parent: Instance) -> list[Instance]:
         created = (event for event in parent.history if event.HasField("childWorkflowInstanceCreated"))

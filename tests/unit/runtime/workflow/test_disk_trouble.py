@@ -8,7 +8,7 @@ from grpc import StatusCode
 from grpc.aio import AioRpcError
 
 from everturn.dapr.sdk import protocol as pb
-from everturn.runtime.workflow.rpc import RERUN, RpcFault
+from everturn.runtime.workflow.rpc import PURGE, RERUN, RpcFault
 from everturn.runtime.workflow.worker import retry_delay_s
 from tests.unit.runtime.workflow.faulty_database import FaultyDatabase, Job, T
 from tests.unit.runtime.workflow.rig import PATIENCE_S, Rig, until
@@ -62,6 +62,32 @@ async def test_a_start_on_a_full_disk_is_refused_and_leaves_nothing(rig: Rig) ->
     assert raised.value.code() is StatusCode.UNAVAILABLE
     assert await rig.client.get_workflow_state("one") is None
     assert await rig.start("waits", instance_id="one") == "one"
+
+
+async def test_a_purge_by_force_that_a_full_disk_refused_leaves_the_workflow_its_timers(rig: Rig) -> None:
+    @rig.workflow
+    def sleeps(ctx: Any, _: Any) -> Any:
+        yield ctx.create_timer(timedelta(seconds=60))
+        return "awake"
+
+    database = await FaultyDatabase.create(rig.path)
+    await rig.open(database=database)
+    instance_id = await rig.start("sleeps")
+    later = datetime.fromtimestamp(rig.clock.now(), UTC) + timedelta(seconds=60)
+    later_id = await rig.client.schedule_new_workflow("sleeps", start_at=later)
+    database.full = True
+    for each in (instance_id, later_id):
+        with pytest.raises(RpcFault):
+            await rig.engine.hub("app").call(PURGE, pb.PurgeInstancesRequest(instanceId=each, force=True))
+    database.full = False
+
+    rig.clock.advance(60)
+    state = await rig.ended(instance_id)
+    await until(lambda: rig.engine.armed_timers == 1)
+    rig.clock.advance(60)
+
+    assert state.serialized_output == '"awake"'
+    assert (await rig.ended(later_id)).serialized_output == '"awake"'
 
 
 class FullAfterOneWrite(FaultyDatabase):
