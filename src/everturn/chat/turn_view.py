@@ -29,7 +29,8 @@ def steps_of(history: Iterable[WorkflowHistoryEvent], outcome: Outcome | None = 
 
     An attempt is a scheduled task; a failed one is `retrying` until the next is scheduled or the workflow continues
     without it, when it is `failed`. A look whether it is the turn's turn yet is no attempt, nor is what the step that
-    ends the turn does again after it has written `outcome`: what was said of an ended turn stays.
+    ends the turn does again after it has written `outcome`: what was said of an ended turn stays. Of an attempt that
+    was given out again after a crash, and so ends twice, the first end counts.
     """
     steps: dict[str, Step] = {}
     by_id: dict[int, Step] = {}
@@ -48,10 +49,10 @@ def steps_of(history: Iterable[WorkflowHistoryEvent], outcome: Outcome | None = 
             case WorkflowHistoryEventType.TASK_SCHEDULED:
                 _give_up_others(steps.values(), None)
             case WorkflowHistoryEventType.TASK_COMPLETED if event.task_scheduled_id in by_id:
-                done = by_id[event.task_scheduled_id or 0]
+                done = by_id.pop(event.task_scheduled_id or 0)
                 done.status, done.finished_at = StepStatus.COMPLETED, to_wire(event.timestamp)
             case WorkflowHistoryEventType.TASK_FAILED if event.task_scheduled_id in by_id:
-                failed = by_id[event.task_scheduled_id or 0]
+                failed = by_id.pop(event.task_scheduled_id or 0)
                 failed.status, failed.finished_at = StepStatus.RETRYING, to_wire(event.timestamp)
                 if outcome is not None and failed.name in _ENDING and failed.attempts >= outcome.attempt:
                     failed.status = StepStatus.COMPLETED

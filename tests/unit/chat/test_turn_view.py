@@ -146,6 +146,14 @@ def test_a_look_whether_it_is_its_turn_is_no_attempt() -> None:
     assert (step.attempts, step.error) == (1, None)
 
 
+def test_a_look_whether_it_is_its_turn_may_end_twice_as_an_attempt_does_that_was_given_out_again() -> None:
+    history = History().scheduled(2, "fetch_context").failed(2, NOT_ITS_TURN).failed(2, NOT_ITS_TURN)
+
+    assert steps_of(history.events) == []
+    (step,) = steps_of(history.scheduled(4, "fetch_context").failed(2, NOT_ITS_TURN).completed(4).events)
+    assert (step.status, step.attempts) == (StepStatus.COMPLETED, 1)
+
+
 @pytest.mark.parametrize(
     "history",
     [
