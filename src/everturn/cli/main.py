@@ -184,7 +184,9 @@ def up(
     from everturn.compose import Faults, Wiring  # noqa: PLC0415
 
     os.umask(_OWNER_ONLY)
-    if resources_path is None and any(path.suffix in (".yaml", ".yml") for path in _COMPONENTS.glob("*")):
+    # Not by `glob`, which takes a folder that it may not read for an empty one: other stores would be used.
+    found = _COMPONENTS.iterdir() if resources_path is None and _COMPONENTS.is_dir() else ()
+    if any(path.suffix in (".yaml", ".yml") for path in found):
         resources_path = _COMPONENTS
     run_up(settings, Wiring(components_dir=resources_path, faults=Faults() if faults else None))
 
