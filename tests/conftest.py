@@ -8,12 +8,15 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def logging_as_it_was() -> Iterator[None]:
-    """What a test does to the loggers of the process (`logs.configure`, say) is undone after it."""
-    ours = [logging.getLogger(name) for name in (None, "everturn", "uvicorn.access", "dotenv")]  # there from now on
-    known = {*ours, *(each for each in logging.root.manager.loggerDict.values() if isinstance(each, logging.Logger))}
-    before = [(each, each.handlers[:], each.level, each.propagate, each.disabled) for each in known]
+    """What `logs.configure` does to the log of the process is undone after each test.
+
+    Not what makes libraries quiet: the SDK's loggers are set once in a process, perhaps by the first test that asks.
+    """
+    root, access = logging.getLogger(), logging.getLogger("uvicorn.access")
+    ours = [root, logging.getLogger("everturn"), logging.getLogger("dotenv")]
+    handlers, levels, is_off = root.handlers[:], [logger.level for logger in ours], access.disabled
     yield
-    for logger, handlers, level, propagate, disabled in before:
-        logger.handlers[:] = handlers
+    root.handlers[:] = handlers
+    access.disabled = is_off
+    for logger, level in zip(ours, levels, strict=True):
         logger.setLevel(level)
-        logger.propagate, logger.disabled = propagate, disabled
