@@ -79,8 +79,10 @@ class RowChanges:
     timers: list[TimerRow] = field(default_factory=list)
 
     def write(self, cursor: apsw.Cursor) -> None:
+        if self.removed:
+            for sql in _REMOVE:
+                cursor.executemany(sql, self.removed)
         changes: tuple[tuple[str, Sequence[tuple[Any, ...]]], ...] = (
-            *((sql, self.removed) for sql in _REMOVE),
             (_REMOVE_HISTORY, self.restarted),
             (_INSERT_INSTANCE, self.instances),
             (_UPDATE_INSTANCE, self.updates),

@@ -6,7 +6,6 @@ backend/runtimestate/applier.go), those for stalls are in github.com/dapr/dapr
 pkg/actors/targets/workflow/orchestrator/versioning.go.
 """
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
@@ -188,7 +187,7 @@ def _execution_of(new_events: Sequence[pb.HistoryEvent]) -> str:
 
 
 def _record_version(state: InstanceState, workflow_started: pb.HistoryEvent, met: pb.WorkflowVersion) -> None:
-    patches = _new_patches(state.patches, met.patches)
+    patches = met.patches[len(state.patches) :]  # those before are the recorded ones, or it would have stalled
     if met.name or patches:
         version = pb.WorkflowVersion(patches=patches, name=met.name or None)
         workflow_started.workflowStarted.version.CopyFrom(version)
@@ -215,18 +214,6 @@ def _stalled(item: WorkItem, reason: "pb.StalledReason.ValueType", description: 
         return Decision(stalled=True)
     stall = pb.ExecutionStalledEvent(reason=reason, description=description)
     return Decision([event_at(item.at, executionStalled=stall)], stalled=True)
-
-
-def _new_patches(recorded: Sequence[str], met: Sequence[str]) -> list[str]:
-    """The patches of `met` that are not recorded, counted with repeats, in order."""
-    left = Counter(recorded)
-    fresh = []
-    for patch in met:
-        if left[patch] > 0:
-            left[patch] -= 1
-        else:
-            fresh.append(patch)
-    return fresh
 
 
 class _Draft:
