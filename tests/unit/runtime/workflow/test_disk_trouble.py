@@ -9,7 +9,6 @@ from grpc.aio import AioRpcError
 
 from everturn.dapr.sdk import protocol as pb
 from everturn.runtime.workflow.rpc import PURGE, RERUN, RpcFault
-from everturn.runtime.workflow.worker import retry_delay_s
 from tests.unit.runtime.workflow.faulty_database import FaultyDatabase, Job, T
 from tests.unit.runtime.workflow.rig import PATIENCE_S, Rig, until
 
@@ -115,11 +114,17 @@ class SlowlyFullDatabase(FaultyDatabase):
         return await super().write(job, committed, durable=durable)
 
 
-async def test_an_event_for_an_instance_that_a_full_disk_refused_is_refused_with_it(rig: Rig) -> None:
-    register(rig, asyncio.Event(), [])
+async def slowly_full(rig: Rig) -> SlowlyFullDatabase:
+    """The database of `rig`, which is opened with it."""
     database = await SlowlyFullDatabase.create(rig.path)
     assert isinstance(database, SlowlyFullDatabase)
     await rig.open(database=database)
+    return database
+
+
+async def test_an_event_for_an_instance_that_a_full_disk_refused_is_refused_with_it(rig: Rig) -> None:
+    register(rig, asyncio.Event(), [])
+    database = await slowly_full(rig)
     database.full = True
     starting = asyncio.ensure_future(rig.start("waits", instance_id="one"))
     await until(lambda: rig.engine.active_instances == 1)
@@ -143,9 +148,7 @@ async def test_an_event_for_a_rerun_that_a_full_disk_refused_is_refused_with_it(
     gate = asyncio.Event()
     register(rig, gate, [])
     gate.set()
-    database = await SlowlyFullDatabase.create(rig.path)
-    assert isinstance(database, SlowlyFullDatabase)
-    await rig.open(database=database)
+    database = await slowly_full(rig)
     source = await rig.start("works")
     await rig.ended(source)
     database.full = True
@@ -167,9 +170,7 @@ async def test_an_event_for_a_rerun_that_a_full_disk_refused_is_refused_with_it(
 
 async def test_a_start_that_the_end_of_the_runtime_cut_off_is_refused_and_holds_up_no_other(rig: Rig) -> None:
     register(rig, asyncio.Event(), [])
-    database = await SlowlyFullDatabase.create(rig.path)
-    assert isinstance(database, SlowlyFullDatabase)
-    await rig.open(database=database)
+    database = await slowly_full(rig)
     database.full = True
     starting = asyncio.ensure_future(rig.start("waits", instance_id="one"))
     await until(lambda: rig.engine.active_instances == 1)
@@ -210,7 +211,8 @@ async def test_an_event_that_a_full_disk_refused_has_not_moved_the_workflow_and_
 async def test_a_later_start_whose_early_event_a_full_disk_refused_is_for_its_time_again(
     rig: Rig, is_reloaded: bool
 ) -> None:
-    register(rig, asyncio.Event(), [])
+    gate = asyncio.Event()
+    register(rig, gate, [])
     database = await FaultyDatabase.create(rig.path)
     await rig.open(database=database)
     at = datetime.fromtimestamp(rig.clock.now(), UTC) + timedelta(seconds=60)
@@ -219,14 +221,16 @@ async def test_a_later_start_whose_early_event_a_full_disk_refused_is_for_its_ti
         await rig.close()
         database = await FaultyDatabase.create(rig.path)
         await rig.open(database=database)
+    other = await rig.start("works")
     database.full = True
     with pytest.raises(AioRpcError):
         await rig.client.raise_workflow_event(instance_id, "go", data=1)
+    refused = database.refused
+    gate.set()
+    await until(lambda: database.refused > refused)
     database.full = False
 
-    await asyncio.sleep(retry_delay_s(0))  # until the next try: it was set before, for the same time
-    for _ in range(10):
-        await database.write(lambda _: None)
+    await rig.ended(other)  # which was refused later, so it is tried again later
     before = await rig.status(instance_id)
     rig.clock.advance(60)
     await until(lambda: rig.engine.armed_timers == 0)
